@@ -1,0 +1,100 @@
+"""The catalogue of constituents: what can be stored for a clip, one key per shape. Data, no code to run.
+
+A new constituent is one line in `CATALOGUE` and one extractor that makes it. Importable without Arrow or Lance.
+Shapes and constants follow the SLF paper and its released code unless a line says otherwise.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from featurestore.errors import choose
+
+ATTRIBUTES = {
+    "gender": ("man", "woman"),
+    "ethnicity": ("indian", "asian", "latino hispanic", "black", "middle eastern", "white"),
+}
+"""The values an attribute may take, in the order of their one-hot columns."""
+
+
+@dataclass(frozen=True)
+class Constituent:
+    """One stored feature of a clip.
+
+    kind: `vector` (fixed-size list of float16, searchable), `block` (fixed-size binary, fast to read), `picture`
+    (JPEG bytes), `label` (text with its probability), `number` (float32 with its probability), `record` (only extras).
+    shape, dtype: of a vector's or block's array. extras: further columns `<key>_<name>` with their types, written
+    together with the value: `float32`, `int32`, `string`, `float32[n]`, or a block as `uint8(8,8,3)`.
+    """
+
+    key: str
+    kind: str
+    about: str
+    shape: tuple[int, ...] = ()
+    dtype: str = "float16"
+    extras: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one stored value (vectors and blocks; 0 for kinds of no fixed size)."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize if self.shape else 0
+
+    @property
+    def maker_column(self) -> str:
+        return f"{self.key}_maker"
+
+
+_CONSTITUENTS = (
+    Constituent(
+        "media",
+        "record",
+        "what decoding found: the file's hash, its length and frame rate",
+        extras=(
+            ("sha256", "string"),
+            ("duration", "float32"),
+            ("fps", "float32"),
+            ("width", "int32"),
+            ("height", "int32"),
+        ),
+    ),
+    # speaker embeddings
+    Constituent("ecapa", "vector", "SpeechBrain ECAPA-TDNN speaker embedding of 24 s", (192,)),
+    Constituent("pyannote", "block", "pyannote speaker embeddings of the 37 windows of 3 s and longer", (37, 512)),
+    Constituent("pyannote_all", "block", "pyannote speaker embeddings of all 177 windows", (177, 512)),
+    Constituent("titanet", "vector", "NeMo TitaNet-L speaker embedding of 24 s", (192,)),
+    Constituent("speakernet", "vector", "NeMo SpeakerNet speaker embedding of 24 s", (256,)),
+    # classical features
+    Constituent("short_term", "block", "pyAudioAnalysis short-term features, 34 and their deltas", (79, 68)),
+    Constituent("mel", "block", "librosa power mel spectrogram as released: 22,050 Hz, hop 4,800", (111, 128)),
+    Constituent("mel_log", "block", "log-mel spectrogram, hop matched to window", (111, 128)),
+    Constituent("speech", "block", "six seconds of 16 kHz PCM", (96000,), "int16"),
+    # labels of the speaker
+    Constituent("language", "label", "spoken language (SpeechBrain, 45 labels)"),
+    Constituent("age", "number", "age in years"),
+    Constituent("gender", "label", "gender: man or woman"),
+    Constituent("ethnicity", "label", "ethnicity, one of DeepFace's six"),
+    # faces
+    Constituent(
+        "face",
+        "picture",
+        "face crop, 256 x 256 JPEG, quality 95, 4:4:4",
+        extras=(("box", "float32[4]"), ("probability", "float32"), ("frame", "int32")),
+    ),
+    Constituent(
+        "face_128",
+        "block",
+        "face as a raw target in SLF's geometry, RGB, and the same picture at 8 x 8 for the guide",
+        (128, 128, 3),
+        "uint8",
+        extras=(("guide", "uint8(8,8,3)"),),
+    ),
+    Constituent("face_embedding_dlib", "vector", "dlib face recognition embedding", (128,)),
+)
+
+CATALOGUE: dict[str, Constituent] = {c.key: c for c in _CONSTITUENTS}
+
+
+def constituent(key: str) -> Constituent:
+    """The catalogue's entry for `key`; a UsageError lists the known keys."""
+    return CATALOGUE[choose("constituent", key, CATALOGUE)]

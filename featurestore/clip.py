@@ -1,0 +1,48 @@
+"""A clip as a source describes it, before anything is decoded."""
+
+import re
+from dataclasses import dataclass
+
+from featurestore.errors import VoxportraitError
+
+SPLITS = ("train", "val", "test")
+_CLIP_ID = re.compile(r"[^/\x00-\x1f]+(/[^/\x00-\x1f]+){3}")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One utterance of one speaker: a face track with its sound.
+
+    clip_id: `<dataset>/<speaker>/<video>/<utterance>`; path: the media file; split: `train`, `val` or `test`;
+    corpus_*: what the corpus itself says of the speaker (None where it says nothing); age in years, gender `man` or
+    `woman`, ethnicity one of `catalogue.ATTRIBUTES`; face_track: (frame, x, y, w, h) rows, boxes as fractions of the
+    frame, empty where the corpus has none.
+    """
+
+    clip_id: str
+    path: str
+    split: str
+    licence: str = ""
+    consent: str = ""
+    corpus_age: float | None = None
+    corpus_gender: str | None = None
+    corpus_ethnicity: str | None = None
+    face_track: tuple[tuple[int, float, float, float, float], ...] = ()
+
+    def __post_init__(self):
+        if not _CLIP_ID.fullmatch(self.clip_id):
+            raise VoxportraitError(f"clip id {self.clip_id!r} is not <dataset>/<speaker>/<video>/<utterance>")
+        if self.split not in SPLITS:
+            raise VoxportraitError(f"clip {self.clip_id}: split {self.split!r} is not one of {', '.join(SPLITS)}")
+
+    @property
+    def dataset(self) -> str:
+        return self.clip_id.split("/")[0]
+
+    @property
+    def speaker_id(self) -> str:
+        return self.clip_id.split("/")[1]
+
+    @property
+    def video_id(self) -> str:
+        return self.clip_id.split("/")[2]
