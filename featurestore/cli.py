@@ -1,0 +1,120 @@
+"""`voxportrait store ...`: questions to a store."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featurestore.console import Json, Store, print_json, print_table, say
+
+app = typer.Typer(no_args_is_help=True, help="Ask a store questions.")
+
+
+class Format(StrEnum):
+    """How an answer is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+@app.command()
+def info(store: Store, as_json: Json = False) -> None:
+    """Clips, speakers, hours, splits, size, and the last job."""
+    import featurestore
+
+    found = featurestore.open(store).info()
+    if as_json:
+        print_json(found)
+        return
+    job = found.pop("last_job")
+    rows = [(name.replace("_", " "), _short(value)) for name, value in found.items()]
+    if job:
+        rows.append(("last job", f"{job['job_id']} {job['kind']}, {job['state']}, by {job['who']}"))
+    print_table(("", "the store"), rows)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name or '(none)'} {number:,}" for name, number in value.items())
+    if isinstance(value, list):
+        return ", ".join(value) or "nobody"
+    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@app.command()
+def coverage(store: Store, as_json: Json = False) -> None:
+    """How far each constituent is filled, and how many clips each system could be trained on."""
+    import featurestore
+    from featurestore.catalogue import CATALOGUE
+
+    found = featurestore.open(store).coverage()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            name,
+            f"{100 * counts['filled'] / max(found['clips'], 1):.1f} %",
+            *counts.values(),
+            CATALOGUE[name].about if name in CATALOGUE else "decoded, not stored",
+        )
+        for name, counts in found["constituents"].items()
+    ]
+    print_table(("constituent", "", "filled", "missing", "quarantined", "untrained", "what it is"), rows)
+    print_table(("system", "clips with all it needs"), found["systems"].items())
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="For example: select split, count(*) from clips group by 1")],
+    store: Store,
+    output_format: Annotated[Format, typer.Option("--format", help="How to write the answer.")] = Format.table,
+    out: Annotated[Path | None, typer.Option(help="Write to this file, not to standard output.")] = None,
+) -> None:
+    """Ask clips, makers, jobs and quarantine in SQL (DuckDB, read-only).
+
+    Values of vectors and blocks are read where the query names them; `*` leaves them out.
+    """
+    import featurestore
+    from featurestore.errors import UsageError
+    from featurestore.queries import sql as ask
+
+    answer = ask(featurestore.open(store), query)
+    if output_format is Format.parquet:
+        if out is None:
+            raise UsageError("parquet goes to a file: add --out answer.parquet")
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(answer, out)
+        say(f"{len(answer):,} rows in {out}")
+        return
+    if output_format is Format.table and out is None:
+        print_table(answer.column_names, ([_cell(v) for v in row.values()] for row in answer.to_pylist()))
+        return
+    frame = answer.to_pandas()
+    text = frame.to_csv(index=False) if output_format is not Format.json else frame.to_json(orient="records") + "\n"
+    if out:
+        out.write_text(text)
+        say(f"{len(answer):,} rows in {out}")
+    else:
+        typer.echo(text, nl=False)
+
+
+def _cell(value: object) -> object:
+    return value if isinstance(value, (int, type(None))) else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+@app.command()
+def quarantine(store: Store, as_json: Json = False) -> None:
+    """The clips that could not give something, and why."""
+    import featurestore
+
+    rows = featurestore.open(store).table("quarantine").to_table().sort_by("clip_id").to_pylist()
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("clip_id", "constituent", "reason", "message", "attempts")
+    print_table(columns, ([row[c] for c in columns] for row in rows))

@@ -1,0 +1,170 @@
+"""Leases: who may change which part of the store, kept in the store itself and renewed while the holder lives.
+
+A lease is a row of the `leases` table; Lance's own commit protocol decides who gets it, on a disk as on an object
+store. A holder that died on this machine is noticed at once, on another machine when its lease expires.
+"""
+
+import getpass
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lance
+import psutil
+import pyarrow as pa
+
+from featurestore.errors import VoxportraitError
+from featurestore.schema import LEASES
+
+TERM = 60.0
+"""Seconds until a lease that is not renewed expires; it is renewed four times as often."""
+
+
+class LeaseHeld(VoxportraitError):
+    """Another job holds what was asked for."""
+
+
+class LeaseLost(VoxportraitError):
+    """The lease was taken over while it was held: nothing may be committed under it any more."""
+
+
+def who_am_i() -> str:
+    """user@host, for people."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    namespace = Path("/proc/self/ns/pid")
+    return f"{boot.read_text().strip() if boot.exists() else socket.gethostname()}:{_link(namespace)}"
+
+
+def _link(path: Path) -> str:
+    return os.readlink(path) if path.is_symlink() else ""
+
+
+def this_process() -> str:
+    """A name for this process that no other ever has: machine and process namespace, pid, start time."""
+    return f"{_machine()}|{os.getpid()}|{psutil.Process().create_time():.2f}"
+
+
+def is_dead(process: str) -> bool:
+    """True if the process surely is gone: it ran in this very process namespace and is not there any more."""
+    machine, pid, started = process.split("|")
+    if machine != _machine():
+        return False
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) > 1
+    except psutil.NoSuchProcess:
+        return True
+
+
+class Lease:
+    """Resources of a store held by this process, renewed by a thread until released. A context manager.
+
+    uri: of the `leases` table. `acquire` is all or nothing. `check` raises LeaseLost when any resource was taken over:
+    call it before every commit.
+    """
+
+    def __init__(self, uri: str, resources: Sequence[str], purpose: str):
+        self.uri, self.resources, self.purpose = uri, sorted(resources), purpose
+        self.holder = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._lost = False
+        self._thread: threading.Thread | None = None
+
+    def acquire(self) -> "Lease":
+        """Take all resources or raise LeaseHeld, saying who has them and what to do."""
+        held = self._others()
+        alive = [row for row in held if not is_dead(row["process"])]
+        if not alive:
+            self._take(dead=sorted({row["holder"] for row in held}))
+            alive = self._others()
+        if alive:
+            self._delete()
+            raise LeaseHeld(_explain(alive))
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+        return self
+
+    def check(self) -> None:
+        """Raise LeaseLost unless every resource is still held by this lease."""
+        if self._lost or self._others() or len(self._rows()) != len(self.resources):
+            self._lost = True
+            raise LeaseLost(
+                f"the lease on the store was lost while {self.purpose}: another job took it over, nothing more is "
+                "written. What was finished is kept; run the command again to go on."
+            )
+
+    def release(self) -> None:
+        """Give the resources back. Safe to call twice."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        self._delete()
+
+    def __enter__(self) -> "Lease":
+        return self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def _dataset(self) -> lance.LanceDataset:
+        return lance.dataset(self.uri)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        wanted = set(self.resources)
+        return [row for row in self._dataset().to_table().to_pylist() if row["resource"] in wanted]
+
+    def _others(self) -> list[dict[str, Any]]:
+        now = time.time()
+        return [row for row in self._rows() if row["holder"] != self.holder and row["expires"] > now]
+
+    def _take(self, dead: list[str]) -> None:
+        now = time.time()
+        rows = [
+            {
+                "resource": resource,
+                "holder": self.holder,
+                "who": f"{who_am_i()} {self.purpose}",
+                "process": this_process(),
+                "renewed": now,
+                "expires": now + TERM,
+            }
+            for resource in self.resources
+        ]
+        free = " OR ".join([f"target.expires < {now}", *(f"target.holder = '{holder}'" for holder in dead)])
+        merge = self._dataset().merge_insert("resource").when_not_matched_insert_all()
+        merge.when_matched_update_all(free).conflict_retries(30).execute(pa.Table.from_pylist(rows, LEASES))
+
+    def _renew(self) -> None:
+        while not self._stop.wait(TERM / 4):
+            now = time.time()
+            try:
+                dataset = self._dataset()
+                dataset.update({"renewed": str(now), "expires": str(now + TERM)}, where=f"holder = '{self.holder}'")
+                dataset.cleanup_old_versions(retain_versions=20)
+            except OSError:  # the next turn tries again; a lease that runs out is noticed by `check`
+                continue
+
+    def _delete(self) -> None:
+        self._dataset().delete(f"holder = '{self.holder}'")
+
+
+def _explain(rows: list[dict[str, Any]]) -> str:
+    first = rows[0]
+    age = max(0, time.time() - first["renewed"])
+    return (
+        f"the store is in use: {first['who']} (last sign of life {age:.0f} s ago). Wait for it to end, or stop it; a "
+        f"job that died elsewhere frees the store {TERM:.0f} s after its last sign of life."
+    )

@@ -1,0 +1,197 @@
+"""How clips and constituents lie in Arrow: column types, encoding of extracted values, decoding of stored ones."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from featurestore.catalogue import CATALOGUE, Constituent
+from featurestore.clip import Clip
+
+FORMAT = b"1"
+"""Version of the store's layout, kept in the schema metadata of `clips`."""
+
+_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
+
+_TRACK = pa.list_(
+    pa.struct(
+        [("frame", pa.int32()), ("x", pa.float32()), ("y", pa.float32()), ("w", pa.float32()), ("h", pa.float32())]
+    )
+)
+
+
+def key_field(name: str) -> pa.Field:
+    """A non-null text field that Lance treats as the table's primary key when rows are merged."""
+    return pa.field(name, pa.string(), nullable=False, metadata=_KEY)
+
+
+CLIPS = pa.schema(
+    [
+        key_field("clip_id"),
+        ("dataset", pa.string()),
+        ("speaker_id", pa.string()),
+        ("video_id", pa.string()),
+        ("split", pa.string()),
+        ("path", pa.string()),
+        ("licence", pa.string()),
+        ("consent", pa.string()),
+        ("corpus_age", pa.float32()),
+        ("corpus_gender", pa.string()),
+        ("corpus_ethnicity", pa.string()),
+        ("face_track", _TRACK),
+    ],
+    metadata={b"voxportrait.format": FORMAT},
+)
+MAKERS = pa.schema(
+    [
+        key_field("digest"),
+        ("id", pa.int16()),
+        ("constituent", pa.string()),
+        ("model", pa.string()),
+        ("library", pa.string()),
+        ("weights", pa.string()),
+        ("parameters", pa.string()),
+        ("trained", pa.bool_()),
+    ]
+)
+JOBS = pa.schema(
+    [
+        key_field("job_id"),
+        ("kind", pa.string()),
+        ("state", pa.string()),
+        ("who", pa.string()),
+        ("code", pa.string()),
+        ("started", pa.timestamp("ms", "UTC")),
+        ("ended", pa.timestamp("ms", "UTC")),
+        ("counts", pa.string()),
+        ("seconds", pa.string()),
+    ]
+)
+QUARANTINE = pa.schema(
+    [
+        key_field("key"),
+        ("clip_id", pa.string()),
+        ("constituent", pa.string()),
+        ("maker", pa.string()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+        ("attempts", pa.int32()),
+        ("job_id", pa.string()),
+    ]
+)
+LEASES = pa.schema(
+    [
+        key_field("resource"),
+        ("holder", pa.string()),
+        ("who", pa.string()),
+        ("process", pa.string()),
+        ("renewed", pa.float64()),
+        ("expires", pa.float64()),
+    ]
+)
+TABLES = {"clips": CLIPS, "makers": MAKERS, "jobs": JOBS, "quarantine": QUARANTINE, "leases": LEASES}
+
+
+def clip_rows(clips: Sequence[Clip]) -> pa.Table:
+    """The rows of `clips` in the table's schema, constituents left out."""
+    names = [f.name for f in CLIPS if f.name != "face_track"]
+    columns = {name: pa.array([getattr(c, name) for c in clips], CLIPS.field(name).type) for name in names}
+    fields = [f.name for f in _TRACK.value_type]
+    tracks = [[dict(zip(fields, row, strict=True)) for row in c.face_track] or None for c in clips]
+    return pa.table({**columns, "face_track": pa.array(tracks, _TRACK)}, schema=CLIPS)
+
+
+def row_clip(row: Mapping[str, Any]) -> Clip:
+    """The Clip of a row of `clips` as a dictionary."""
+    track = tuple(tuple(box.values()) for box in row["face_track"] or ())
+    return Clip(**{name: row[name] for name in Clip.__slots__ if name != "face_track"}, face_track=track)
+
+
+def _extra_field(key: str, name: str, kind: str) -> pa.Field:
+    column = f"{key}_{name}"
+    if block := re.fullmatch(r"(\w+)\(([\d,]+)\)", kind):
+        count = int(np.prod([int(n) for n in block[2].split(",")]))
+        return pa.field(column, pa.binary(count * np.dtype(block[1]).itemsize))
+    if vector := re.fullmatch(r"(\w+)\[(\d+)\]", kind):
+        return pa.field(column, pa.list_(pa.type_for_alias(vector[1]), int(vector[2])))
+    return pa.field(column, pa.type_for_alias(kind))
+
+
+def value_fields(constituent: Constituent) -> list[pa.Field]:
+    """The columns that hold a constituent's value (its maker's column aside), in order."""
+    key = constituent.key
+    value: dict[str, list[pa.Field]] = {
+        "vector": [pa.field(key, pa.list_(pa.float16(), constituent.shape[0] if constituent.shape else 0))],
+        "block": [pa.field(key, pa.binary(constituent.nbytes or 1))],
+        "picture": [pa.field(key, pa.binary())],
+        "label": [pa.field(key, pa.string()), pa.field(f"{key}_probability", pa.float32())],
+        "number": [pa.field(key, pa.float32()), pa.field(f"{key}_probability", pa.float32())],
+        "record": [],
+    }
+    return value[constituent.kind] + [_extra_field(key, name, kind) for name, kind in constituent.extras]
+
+
+def columns_of(constituent: Constituent) -> list[pa.Field]:
+    """All columns of a constituent: its value and its maker."""
+    return [*value_fields(constituent), pa.field(constituent.maker_column, pa.int16())]
+
+
+def bulky_columns() -> set[str]:
+    """Columns too large to read without being asked for: values of vectors, blocks and pictures, and face tracks."""
+    bulky = {"face_track"}
+    for constituent in CATALOGUE.values():
+        for field in value_fields(constituent):
+            kind = field.type
+            if pa.types.is_fixed_size_list(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
+                bulky.add(field.name)
+    return bulky
+
+
+def half_precision_losses(values: np.ndarray) -> tuple[int, int]:
+    """(overflows, underflows): finite values that float16 turns into infinity, and non-zero ones it turns into 0."""
+    with np.errstate(over="ignore", under="ignore"):
+        half = np.asarray(values).astype(np.float16)
+    finite = np.isfinite(values)
+    return int((np.isinf(half) & finite).sum()), int(((half == 0) & (values != 0)).sum())
+
+
+def encode(field: pa.Field, dtype: str, values: Sequence[Any]) -> pa.Array:
+    """One column of extracted values (None = not made) as an Arrow array of the field's type.
+
+    dtype: of the bytes of a block. A value of another size or a NaN-free contract broken upstream raises ValueError.
+    """
+    kind = field.type
+    if pa.types.is_fixed_size_binary(kind):
+        encoded = [None if v is None else np.ascontiguousarray(v, dtype).tobytes() for v in values]
+        wrong = next((len(b) for b in encoded if b is not None and len(b) != kind.byte_width), None)
+        if wrong is not None:
+            raise ValueError(f"column {field.name} takes {kind.byte_width} bytes a row, was given {wrong}")
+        return pa.array(encoded, kind)
+    if pa.types.is_fixed_size_list(kind):
+        width = kind.list_size
+        flat = np.zeros((len(values), width), kind.value_type.to_pandas_dtype())
+        with np.errstate(over="ignore", under="ignore"):
+            for i, v in enumerate(values):
+                if v is not None:
+                    flat[i] = np.asarray(v).reshape(width)
+        missing = pa.array([v is None for v in values])
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), type=kind, mask=missing)
+    return pa.array(values, kind)
+
+
+def decode(column: pa.ChunkedArray | pa.Array, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """A vector or block column without NULLs as an array (rows, *shape), without a copy where it is one chunk."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    if array.null_count:
+        raise ValueError(f"{array.null_count} of {len(array)} values are missing")
+    n = len(array)
+    if pa.types.is_fixed_size_list(array.type):
+        width = array.type.list_size
+        return array.values.slice(array.offset * width, n * width).to_numpy(zero_copy_only=False).reshape(n, *shape)
+    width = array.type.byte_width
+    start = array.offset * width
+    return np.frombuffer(array.buffers()[1], dtype=np.uint8)[start : start + n * width].view(dtype).reshape(n, *shape)

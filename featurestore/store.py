@@ -1,0 +1,201 @@
+"""The store: LanceDB tables at a path or an object-store URI, their registration of clips and of makers.
+
+    store = featurestore.open("demo/store")
+    store.coverage(); store.sql("select split, count(*) from clips group by 1")
+
+Filling is in `filling`, questions are in `queries`, reading for training in `loader`.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import lance
+import pyarrow as pa
+
+from featurestore.catalogue import constituent
+from featurestore.clip import Clip
+from featurestore.errors import UsageError, VoxportraitError
+from featurestore.leases import Lease
+from featurestore.makers import Maker
+from featurestore.schema import FORMAT, TABLES, clip_rows, columns_of
+
+if TYPE_CHECKING:
+    import pandas
+
+FRAGMENT_CLIPS = 256
+"""Clips in a fragment: the unit of lease, of writing and of commit."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Counts of one registration: clips that are new, and clips that were known before."""
+
+    new: int
+    known: int
+
+
+class Store:
+    """A feature store. Cheap to open and to send to another process; reads always see the newest version."""
+
+    def __init__(self, uri: str):
+        self.uri = str(uri).rstrip("/")
+
+    @classmethod
+    def open(cls, uri: str) -> "Store":
+        """Open an existing store; a UsageError says what was found instead."""
+        store = cls(uri)
+        try:
+            metadata = store.table("clips").schema.metadata or {}
+        except (ValueError, OSError) as error:
+            raise UsageError(
+                f"there is no store at {uri}. Make one with: voxportrait extract SOURCE ROOT --store {uri}"
+            ) from error
+        if metadata.get(b"voxportrait.format") != FORMAT:
+            raise UsageError(f"{uri} holds a table `clips` that this version of voxportrait did not make")
+        return store
+
+    @classmethod
+    def open_or_create(cls, uri: str) -> "Store":
+        """Open the store at `uri`, or make an empty one there."""
+        store = cls(uri)
+        try:
+            return cls.open(uri)
+        except UsageError:
+            if store.exists():
+                raise
+        for name, schema in reversed(TABLES.items()):  # `clips` last: a store is one when it is there
+            if not store.exists(name):
+                lance.write_dataset(schema.empty_table(), store.table_uri(name), enable_stable_row_ids=name == "clips")
+        return store
+
+    def table_uri(self, name: str) -> str:
+        return f"{self.uri}/{name}.lance"
+
+    def table(self, name: str) -> lance.LanceDataset:
+        """The newest version of a table as a Lance dataset."""
+        return lance.dataset(self.table_uri(name))
+
+    def exists(self, name: str = "clips") -> bool:
+        """Whether the table is there."""
+        try:
+            self.table(name)
+        except (ValueError, OSError):
+            return False
+        return True
+
+    # -- registering ---------------------------------------------------------------------------------------------
+
+    def register(self, clips: Iterable[Clip], progress: Callable[[int], None] | None = None) -> Registration:
+        """Write a row for each clip that is not known yet; `progress` is called with the clips seen so far.
+
+        Idempotent, and the same clip twice in `clips` is one clip. Holds the lease `register`.
+        """
+        seen = new = 0
+        with Lease(self.table_uri("leases"), ["register"], "registering clips") as lease:
+            known = set(self.table("clips").to_table(columns=["clip_id"])["clip_id"].to_pylist())
+
+            def unknown() -> Iterator[Clip]:
+                nonlocal seen
+                for clip in clips:
+                    seen += 1
+                    if progress:
+                        progress(seen)
+                    if clip.clip_id not in known:
+                        known.add(clip.clip_id)
+                        yield clip
+
+            fresh = unknown()
+            while batch := list(islice(fresh, 16 * FRAGMENT_CLIPS)):
+                lease.check()
+                lance.write_dataset(
+                    clip_rows(batch), self.table_uri("clips"), mode="append", max_rows_per_file=FRAGMENT_CLIPS
+                )
+                new += len(batch)
+        return Registration(new, seen - new)
+
+    def ensure_columns(self, keys: Iterable[str]) -> None:
+        """Add the columns of constituents that the table has not had before; only metadata is written."""
+        dataset = self.table("clips")
+        fields = [
+            field for key in keys for field in columns_of(constituent(key)) if field.name not in dataset.schema.names
+        ]
+        if fields:
+            dataset.add_columns(fields)
+
+    def known_makers(self) -> dict[str, int]:
+        """The number of each maker by its digest."""
+        table = self.table("makers").to_table(columns=["digest", "id"])
+        return dict(zip(table["digest"].to_pylist(), table["id"].to_pylist(), strict=True))
+
+    def enter_makers(self, makers: Iterable[Maker]) -> dict[str, int]:
+        """Enter makers that are not known yet; returns the number of each by its digest. Needs the lease `columns`."""
+        ids = self.known_makers()
+        fresh = [maker for maker in {m.digest: m for m in makers}.values() if maker.digest not in ids]
+        if fresh:
+            start = max(ids.values(), default=-1) + 1
+            rows = [
+                {
+                    "digest": maker.digest,
+                    "id": start + i,
+                    "constituent": maker.constituent,
+                    "model": maker.model,
+                    "library": maker.library,
+                    "weights": maker.weights,
+                    "parameters": json.dumps(maker.parameters, sort_keys=True),
+                    "trained": maker.trained,
+                }
+                for i, maker in enumerate(fresh)
+            ]
+            self.insert("makers", rows)
+            ids |= {maker.digest: start + i for i, maker in enumerate(fresh)}
+        return ids
+
+    def insert(self, name: str, rows: list[dict[str, Any]], update: bool = False) -> None:
+        """Insert rows by the table's key; a row whose key is there is left alone, or replaced where `update`."""
+        if not rows:
+            return
+        schema = TABLES[name]
+        merge = self.table(name).merge_insert(schema.names[0]).when_not_matched_insert_all()
+        if update:
+            merge = merge.when_matched_update_all()
+        merge.conflict_retries(30).execute(pa.Table.from_pylist(rows, schema))
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def coverage(self) -> dict[str, Any]:
+        """How much of each constituent is filled: see `queries.coverage`."""
+        from featurestore.queries import coverage
+
+        return coverage(self)
+
+    def info(self) -> dict[str, Any]:
+        """Clips, speakers, splits, hours, bytes, jobs: see `queries.info`."""
+        from featurestore.queries import info
+
+        return info(self)
+
+    def sql(self, query: str) -> "pandas.DataFrame":
+        """The answer of DuckDB to a query over the tables, read-only: see `queries.sql`."""
+        from featurestore.queries import sql
+
+        return sql(self, query).to_pandas()
+
+    def batches(self, layout: Any, **options: Any) -> Any:
+        """A loader of training batches for a layout: see `loader.Loader`."""
+        from featurestore.loader import Loader
+
+        return Loader(self, layout, **options)
+
+
+@contextmanager
+def lance_errors(doing: str) -> Iterator[None]:
+    """Turn a failure of the disk or object store into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        first = str(error).strip().splitlines()[0][:300]
+        raise VoxportraitError(f"{doing} failed: {first}. Nothing is lost; run the command again to go on.") from error

@@ -1,0 +1,101 @@
+"""The Ray actor that fills chunks: it reads the clips, makes what they lack, and writes a journal file itself."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import ray
+
+from featurestore import filling, journal
+from featurestore.store import Store
+from pipelines.extractors import extractors_for
+from pipelines.worker import Worker
+
+
+@dataclass
+class ChunkReport:
+    """What became of a chunk: clips done, reasons of rejections, seconds and lost float16 values by constituent."""
+
+    clips: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
+
+    def __iadd__(self, other: "ChunkReport") -> "ChunkReport":
+        self.clips += other.clips
+        self.rejected += other.rejected
+        self.seconds += other.seconds
+        self.losses += other.losses
+        return self
+
+
+@dataclass(frozen=True)
+class Status:
+    """What an actor is doing: clips done of its chunk, the clip it is at, seconds it has been at it."""
+
+    done: int
+    clip_id: str | None
+    seconds: float
+
+
+@ray.remote(max_concurrency=2)
+class FillActor:
+    """Runs chunks one after another in one thread; the other thread answers `status`."""
+
+    def __init__(
+        self,
+        uri: str,
+        constituents: Sequence[str],
+        maker_ids: dict[str, int],
+        digests: dict[str, str],
+        device: str,
+        threads: int,
+    ):
+        import cv2
+        import torch
+
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+        self.store = Store(uri)
+        self.maker_ids, self.digests = maker_ids, digests
+        self.worker = Worker(extractors_for(constituents), device)
+        self.done, self.clip_id, self.since = 0, None, time.monotonic()
+
+    def load(self) -> int:
+        """Bring the models into memory; returns the process id."""
+        self.worker.load()
+        return os.getpid()
+
+    def status(self) -> Status:
+        return Status(self.done, self.clip_id, time.monotonic() - self.since)
+
+    def run(self, chunk: filling.Chunk) -> ChunkReport:
+        """Fill a chunk and journal it."""
+        self.done = 0
+        clips, row_ids = filling.read_clips(self.store, chunk)
+        report, values, rejected = ChunkReport(), [], []
+        for clip, wanted in zip(clips, chunk.wanted, strict=True):
+            self.clip_id, self.since = clip.clip_id, time.monotonic()
+            outcome = self.worker.fill(clip, wanted)
+            values.append(outcome.values)
+            rejected += [
+                journal.Rejected(clip.clip_id, r.what, self.digests[r.what], r.reason, r.message)
+                for r in outcome.rejected
+            ]
+            report.seconds.update(outcome.seconds)
+            report.clips += 1
+            self.done += 1
+        self.clip_id = None
+        keys = sorted(frozenset.union(*chunk.wanted))
+        losses = journal.write(
+            self.store.uri, chunk.fragment, chunk.name, row_ids, keys, values, self.maker_ids, rejected
+        )
+        report.losses.update(losses)
+        report.rejected.update(r.reason for r in rejected)
+        return report
+
+    def seal(self, fragment: int, names: Sequence[str], keys: Sequence[str]) -> filling.Sealed:
+        """Write a finished fragment's columns from its journal."""
+        return filling.seal(self.store, fragment, names, keys)

@@ -1,0 +1,232 @@
+"""`voxportrait corpus`, `models`, `extract` and `fill`."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featurestore.console import Json, Store, bar, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from pipelines.job import Summary
+
+corpus = typer.Typer(no_args_is_help=True, help="Make or inspect a folder of talking heads.")
+models = typer.Typer(no_args_is_help=True, help="The weights that extractors need.")
+
+Constituents = Annotated[
+    str | None, typer.Option(help="What to fill, with commas between; everything that can be made by default.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Ray actors; one a core by default.")]
+Address = Annotated[str | None, typer.Option("--ray-address", help="A Ray cluster; this machine alone by default.")]
+Device = Annotated[str, typer.Option(help="Where the models run: cpu or cuda.")]
+Deadline = Annotated[float, typer.Option(min=1, help="Seconds that one clip may take.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Make values of another maker again, in place.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+Source = Annotated[str, typer.Argument(help="The corpus's layout: voxceleb2.", show_default=False)]
+Root = Annotated[Path, typer.Argument(help="Its folder.", show_default=False)]
+
+
+@corpus.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(help="Where to write it.", show_default=False)],
+    speakers: Annotated[int, typer.Option(min=1, help="Synthetic people.")] = 40,
+    clips: Annotated[int, typer.Option(min=1, help="Clips of all of them together.")] = 80,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same people.")] = 0,
+    test_speakers: Annotated[int | None, typer.Option(min=0, help="How many are test; 30 % by default.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write talking heads of people who do not exist, in VoxCeleb2's layout, with the truth about them."""
+    from pipelines.population.corpus import synthesize
+
+    with bar("synthetic clips", "clips") as progress:
+        made = synthesize(folder, speakers, clips, seed, test_speakers, workers, progress)
+    print_json(made) if as_json else say(", ".join(f"{name} {value}" for name, value in made.items()))
+
+
+@corpus.command()
+def inspect(source: Source, root: Root, as_json: Json = False) -> None:
+    """Tell what a source sees in a folder before anything runs."""
+    from pipelines.sources import inspect as look
+
+    found = look(source, root)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(("", str(root)), ((name, _plain(value)) for name, value in found.items()))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_plain(number)}" for name, number in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@corpus.command(hidden=True)
+def sources() -> None:
+    """The layouts that are known."""
+    from pipelines.sources import SOURCES
+
+    print_table(("source",), ((name,) for name in SOURCES))
+
+
+def _print_models(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(tuple(rows[0]), ((_plain(v) if not isinstance(v, str) else v for v in r.values()) for r in rows))
+
+
+@models.command("list")
+def list_models(as_json: Json = False) -> None:
+    """Every model: what it makes, its licence, where it comes from, whether it is here."""
+    from pipelines.weights import status
+
+    _print_models(status(), as_json)
+
+
+@models.command()
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="Models; all by default.", show_default=False)] = None,
+) -> None:
+    """Bring weights here and check them."""
+    from pipelines.weights import MODELS
+    from pipelines.weights import fetch as bring
+
+    with bar("models") as progress:
+        bring(names or list(MODELS), progress)
+
+
+@models.command()
+def verify(as_json: Json = False) -> None:
+    """Check the sha256 of every weights file that is here."""
+    from featurestore.errors import VoxportraitError
+    from pipelines.weights import verify as check
+
+    rows = check()
+    _print_models(rows, as_json)
+    if bad := [row["model"] for row in rows if row["state"] == "damaged"]:
+        raise VoxportraitError(f"damaged: {', '.join(bad)}. Remove the folder and run: voxportrait models fetch")
+
+
+def _names(constituents: str | None) -> list[str]:
+    from pipelines.extractors import AVAILABLE, extractors_for
+
+    names = [n.strip() for n in constituents.split(",") if n.strip()] if constituents else list(AVAILABLE)
+    extractors_for(names)
+    return names
+
+
+def extract(
+    source: Source,
+    root: Root,
+    store: Store,
+    constituents: Constituents = None,
+    workers: Workers = None,
+    address: Address = None,
+    device: Device = "cpu",
+    deadline: Deadline = 120,
+    replace: Replace = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Register the clips of a corpus in a store, and fill what is missing. Run it again to go on after a stop."""
+    from featurestore.store import Store as FeatureStore
+    from pipelines.sources import read
+
+    names = _names(constituents)
+    clips = read(source, root)
+    if dry_run:
+        _show_plan(store, names, [clip.clip_id for clip in clips], as_json)
+        return
+    opened = FeatureStore.open_or_create(store)
+    with bar("registering", "clips") as progress:
+        registered = opened.register(clips, lambda seen: progress(seen, None))
+    say(f"registered {registered.new:,} new clips; {registered.known:,} were known")
+    _fill(opened, names, workers, address, device, deadline, replace, as_json, {"registered": registered.new})
+
+
+def fill(
+    store: Store,
+    constituents: Constituents = None,
+    workers: Workers = None,
+    address: Address = None,
+    device: Device = "cpu",
+    deadline: Deadline = 120,
+    replace: Replace = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Fill what the clips of a store lack, without looking for new ones."""
+    from featurestore.store import Store as FeatureStore
+
+    names = _names(constituents)
+    if dry_run:
+        _show_plan(store, names, [], as_json)
+        return
+    _fill(FeatureStore.open(store), names, workers, address, device, deadline, replace, as_json, {})
+
+
+def _show_plan(uri: str, names: list[str], clip_ids: list[str], as_json: bool) -> None:
+    from pipelines.job import preview
+
+    planned = preview(uri, names, clip_ids)
+    if as_json:
+        print_json(planned)
+        return
+    say(f"{planned['new']:,} new clips, {planned['clips']:,} registered")
+    print_table(("constituent", "to fill", "filled", "quarantined"), planned["constituents"])
+
+
+def _fill(
+    store: Any,
+    names: list[str],
+    workers: int | None,
+    address: str | None,
+    device: str,
+    deadline: float,
+    replace: bool,
+    as_json: bool,
+    known: dict[str, Any],
+) -> None:
+    from featurestore.errors import VoxportraitError
+    from featurestore.interrupt import stop_on_signal
+    from pipelines.job import fill as run
+    from pipelines.options import Options
+
+    options = Options(workers=workers, address=address, device=device, deadline=deadline)
+    with bar("filling", "clips") as draw, stop_on_signal() as should_stop:
+
+        def progress(done: int, total: int, rejected: Counter[str], doing: str) -> None:
+            notes = [f"{number} {reason}" for reason, number in rejected.most_common()]
+            draw(done, total, "; ".join([doing, *notes]))
+
+        summary = run(store, names, options, replace, progress, should_stop)
+    if as_json:
+        print_json(known | summary.as_dict())
+    else:
+        _print_summary(summary)
+    if summary.stopped:
+        raise VoxportraitError("stopped as asked; what was finished is kept. Run the same command again to go on.")
+
+
+def _print_summary(summary: "Summary") -> None:
+    if not summary.clips and not summary.filled:
+        say("nothing to fill: every constituent is there, or the clip is in quarantine")
+        return
+    rate = summary.clips / max(summary.wall, 1e-3)
+    again = f", {summary.resumed:,} more taken over from an earlier run" if summary.resumed else ""
+    say(f"{summary.clips:,} clips in {summary.wall:.0f} s, {rate:.1f} a second{again}")
+    rows = [
+        (name, number, f"{summary.seconds.get(name, 0):.1f}", summary.losses.get(name, 0))
+        for name, number in summary.filled.items()
+    ]
+    print_table(("constituent", "filled", "seconds", "beyond float16"), rows)
+    for reason, number in summary.quarantined.items():
+        say(f"quarantined: {number:,} x {reason} (voxportrait store quarantine says which)")
+
+
+COMMANDS = (extract, fill)

@@ -1,0 +1,142 @@
+"""The job: find what is missing, and fill it with Ray actors. A first run, a resume and a backfill are this same job.
+
+The driver plans, hands out chunks, watches the actors and commits; actors decode, extract and write. Work in flight is
+one chunk an actor. A chunk whose actor dies or exceeds a clip's deadline is run again clip by clip, and the clip that
+does it again is quarantined alone.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from featurestore.catalogue import constituent
+from featurestore.errors import UsageError
+from featurestore.filling import Plan, Want, plan
+from featurestore.jobs import Job
+from featurestore.leases import Lease
+from featurestore.store import Store, lance_errors
+from pipelines.extractors import Extractor, extractors_for
+from pipelines.options import Options
+from pipelines.schedule import Progress, Schedule
+
+
+@dataclass
+class Summary:
+    """What a job did. filled, seconds: by constituent; quarantined: by reason; stopped: it was asked to end early."""
+
+    job_id: str = ""
+    clips: int = 0
+    resumed: int = 0
+    filled: dict[str, int] = field(default_factory=dict)
+    quarantined: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, int] = field(default_factory=dict)
+    wall: float = 0.0
+    stopped: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def wants_of(extractors: Sequence[Extractor], constituents: Sequence[str]) -> list[Want]:
+    """What to plan for: each constituent with its maker, and what it cannot be made without."""
+    makers = {key: maker for extractor in extractors for key, maker in extractor.makers().items()}
+    inputs = input_makers()
+    needed = {"corpus": (), "media": ("media",), "sound": ("media", "sound"), "face": ("media", "face")}
+    return [
+        Want(
+            key,
+            makers[key],
+            extractor.requires,
+            tuple((what, inputs[what]) for what in needed[extractor.needs]) + ((key, makers[key].digest),),
+        )
+        for extractor in extractors
+        for key in extractor.makes
+        if key in constituents
+    ]
+
+
+def input_makers() -> dict[str, str]:
+    """Digests of the makers of what extractors share: the decoder gives `media` and `sound`, the detector `face`."""
+    (media,), (face,) = extractors_for(["media"]), extractors_for(["face"])
+    decoder = media.makers()["media"].digest
+    return {"media": decoder, "sound": decoder, "face": face.makers()["face"].digest}
+
+
+def fill(
+    store: Store,
+    constituents: Sequence[str],
+    options: Options | None = None,
+    replace: bool = False,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Summary:
+    """Fill what clips lack of `constituents`, and come back when nothing is missing that can be made.
+
+    replace: values made by another maker are made again in place; without it they are an error that names them.
+    Raises LeaseHeld when another job is at work in the store.
+    """
+    for key in constituents:
+        constituent(key)
+    extractors = extractors_for(constituents)
+    wants = wants_of(extractors, constituents)
+    with Lease(store.table_uri("leases"), ["columns"], "preparing a fill"), lance_errors("preparing the table"):
+        store.ensure_columns(want.constituent for want in wants)
+        store.enter_makers(want.maker for want in wants)
+    todo = plan(store, wants)
+    check_replacement(todo, replace)
+    if not todo.chunks:
+        return Summary()
+    resources = [f"fragment:{fragment}" for fragment in todo.chunks]
+    with Lease(store.table_uri("leases"), resources, "filling") as lease, lance_errors("writing to the store"):
+        todo = plan(store, wants)  # again, now that nobody else can change these fragments
+        todo.chunks = {f: chunks for f, chunks in todo.chunks.items() if f"fragment:{f}" in resources}
+        job = Job(store, "fill")
+        digests = {want.constituent: want.maker.digest for want in wants} | input_makers()
+        schedule = Schedule(store, wants, digests, todo, lease, job.job_id, options or Options(), progress, should_stop)
+        summary, state = Summary(job_id=job.job_id), "failed"
+        try:
+            report = schedule.run()
+            state = "interrupted" if schedule.stopped else "finished"
+        finally:
+            report = schedule.report
+            summary.clips, summary.resumed = report.clips, schedule.resumed
+            summary.filled, summary.seconds = dict(schedule.filled), dict(report.seconds)
+            summary.quarantined, summary.losses = dict(report.rejected), dict(report.losses)
+            summary.wall, summary.stopped = schedule.wall, schedule.stopped
+            counts = {"clips": report.clips, "filled": summary.filled, "quarantined": summary.quarantined}
+            job.end(state, {**counts, "float16_losses": summary.losses}, summary.seconds | {"wall": summary.wall})
+    return summary
+
+
+def preview(uri: str, constituents: Sequence[str], clip_ids: Sequence[str]) -> dict[str, Any]:
+    """What `extract` would do: new clips of `clip_ids`, and (constituent, to fill, filled, quarantined) rows.
+
+    Writes nothing; the store need not exist.
+    """
+    wants = wants_of(extractors_for(constituents), constituents)
+    store = Store(uri)
+    known: set[str] = set()
+    todo = Plan()
+    if store.exists():
+        store = Store.open(uri)
+        known = set(store.table("clips").to_table(columns=["clip_id"])["clip_id"].to_pylist())
+        todo = plan(store, wants)
+    new = sum(clip_id not in known for clip_id in clip_ids)
+    rows = [
+        (key, todo.missing.get(key, 0) + new, todo.filled.get(key, 0), todo.quarantined.get(key, 0))
+        for key in (want.constituent for want in wants)
+    ]
+    return {"new": new, "clips": len(known), "constituents": rows}
+
+
+def check_replacement(todo: Plan, replace: bool) -> None:
+    """A UsageError if values of another maker would be replaced without having been asked for."""
+    replaced = Counter({key: n for key, n in todo.replaced.items() if n})
+    if replaced and not replace:
+        names = ", ".join(f"{key} ({n} clips)" for key, n in replaced.items())
+        raise UsageError(
+            f"another maker (model, library version or parameters) made {names}. Say --replace to make them again, or "
+            "leave them out with --constituents."
+        )

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+from featurestore import filling, journal
+from featurestore.catalogue import CATALOGUE
+from featurestore.queries import digest
+from featurestore.schema import decode
+from featurestore.store import FRAGMENT_CLIPS, Store
+from tests.featurestore.conftest import clip, fill, value, want
+
+
+def test_registering_again_adds_nothing_and_a_clip_named_twice_is_one(store):
+    again = store.register([clip(3), clip(3), clip(300), clip(300)])
+    assert (again.new, again.known) == (1, 3)
+    ids = store.table("clips").to_table(columns=["clip_id"])["clip_id"].to_pylist()
+    assert len(ids) == len(set(ids)) == 301
+
+
+def test_fragments_have_the_size_of_the_unit_of_work(store):
+    assert [f.count_rows() for f in store.table("clips").get_fragments()] == [FRAGMENT_CLIPS, 300 - FRAGMENT_CLIPS]
+
+
+def test_values_come_back_as_they_were_made(store):
+    fill(store, [want("ecapa"), want("face_128")])
+    table = store.table("clips").to_table(columns=["clip_id", "ecapa", "face_128", "face_128_guide"])
+    for key in ("ecapa", "face_128"):
+        entry = CATALOGUE[key]
+        stored = decode(table[key], entry.shape, entry.dtype)
+        made = np.stack([value(key, i)[key] for i in table["clip_id"].to_pylist()]).astype(entry.dtype)
+        np.testing.assert_array_equal(stored, made)
+
+
+def test_a_second_run_plans_nothing(store):
+    wants = [want("ecapa"), want("gender")]
+    assert fill(store, wants) > 0
+    assert filling.plan(store, wants).chunks == {}
+    assert fill(store, wants) == 0
+
+
+def test_a_killed_run_is_taken_up_from_its_journal_and_gives_the_same_store(tmp_path, store):
+    other = Store.open_or_create(str(tmp_path / "undisturbed"))
+    other.register(clip(n) for n in range(300))
+    wants = [want("ecapa"), want("gender")]
+    reject = {clip(7).clip_id: "truncated"}
+    whole = fill(other, wants, reject)
+    killed = fill(store, wants, reject, only=5)
+    resumed = fill(store, wants, reject)
+    assert (killed, resumed) == (5, whole - 5)
+    assert digest(store) == digest(other)
+    assert journal.pending(store.uri) == 0
+
+
+def test_a_new_constituent_leaves_the_others_alone(store):
+    fill(store, [want("ecapa")])
+    before = store.table("clips").to_table(columns=["ecapa"])
+    fill(store, [want("face_128")])
+    assert store.table("clips").to_table(columns=["ecapa"]).equals(before)
+
+
+def test_filling_a_few_rows_keeps_the_values_beside_them(store):
+    missing = {clip(n).clip_id: "lost" for n in range(40, 60)}
+    fill(store, [want("ecapa"), want("gender")], missing)
+    store.table("quarantine").delete("reason = 'lost'")
+    assert filling.plan(store, [want("ecapa"), want("gender")]).work == 20
+    fill(store, [want("ecapa"), want("gender")])
+    table = store.table("clips").to_table(columns=["clip_id", "ecapa", "gender"])
+    made = np.stack([value("ecapa", i)["ecapa"] for i in table["clip_id"].to_pylist()]).astype(np.float16)
+    np.testing.assert_array_equal(decode(table["ecapa"], (192,), "float16"), made)
+    assert table["gender"].null_count == 0
+
+
+def test_a_quarantined_clip_is_left_out_until_its_maker_changes(store):
+    bad = clip(11).clip_id
+    fill(store, [want("ecapa")], {bad: "no sound"})
+    row = store.table("quarantine").to_table().to_pylist()
+    assert [(r["clip_id"], r["reason"], r["attempts"]) for r in row] == [(bad, "no sound", 1)]
+    planned = filling.plan(store, [want("ecapa")])
+    assert planned.work == 0
+    assert planned.quarantined == {"ecapa": 1}
+
+
+def test_another_maker_is_seen_as_a_replacement(store):
+    fill(store, [want("ecapa")])
+    planned = filling.plan(store, [want("ecapa", parameter=1)])
+    assert planned.replaced == {"ecapa": 300}
+    fill(store, [want("ecapa", parameter=1)])
+    table = store.table("clips").to_table(columns=["clip_id", "ecapa"], limit=1)
+    made = value("ecapa", table["clip_id"][0].as_py(), 1)["ecapa"].astype(np.float16)
+    np.testing.assert_array_equal(decode(table["ecapa"], (192,), "float16")[0], made)
+
+
+def test_a_clip_without_the_metadata_is_not_planned(store):
+    planned = filling.plan(store, [want("gender", requires=("corpus_age",))])
+    assert planned.work == 0
+    assert planned.missing == {"gender": 0}
+
+
+def test_chunks_do_not_depend_on_what_is_missing(store):
+    everything = {c.offsets for c in filling.plan(store, [want("ecapa")]).chunks[0]}
+    fill(store, [want("ecapa")], {clip(n).clip_id: "lost" for n in range(0, 256, 3)})
+    store.table("quarantine").delete("true")
+    rest = filling.plan(store, [want("ecapa")]).chunks[0]
+    assert all(any(set(chunk.offsets) <= set(whole) for whole in everything) for chunk in rest)
+
+
+def test_a_commit_survives_a_column_that_was_added_meanwhile(store):
+    wants = [want("ecapa")]
+    store.ensure_columns(["ecapa"])
+    store.enter_makers(w.maker for w in wants)
+    ids = store.known_makers()
+    chunk = filling.plan(store, wants).chunks[1][0]
+    clips, row_ids = filling.read_clips(store, chunk)
+    values = [value("ecapa", c.clip_id) for c in clips]
+    journal.write(store.uri, 1, chunk.name, row_ids, ["ecapa"], values, {"ecapa": ids[wants[0].maker.digest]}, [])
+    sealed = filling.seal(store, 1, [chunk.name], ["ecapa"])
+    store.ensure_columns(["gender"])
+    with filling.Lease(store.table_uri("leases"), ["fragment:1"], "testing") as lease:
+        filling.commit(store, [sealed], lease, "job")
+    table = store.table("clips").to_table(columns=["ecapa_maker", "gender_maker"])
+    assert table["ecapa_maker"].null_count == 300 - len(clips)
+
+
+def test_a_value_of_the_wrong_size_is_refused(store):
+    chunk = filling.plan(store, [want("face_128")]).chunks[0][0]
+    with pytest.raises(ValueError, match="takes 49152 bytes"):
+        journal.write(
+            store.uri, 0, chunk.name, [0], ["face_128"], [{"face_128": np.zeros((2, 2, 3))}], {"face_128": 0}, []
+        )
+
+
+def test_values_beyond_float16_are_counted(store):
+    chunk = filling.plan(store, [want("ecapa")]).chunks[0][0]
+    ecapa = np.ones(192, np.float32)
+    ecapa[:3] = 1e6, 1e-9, 0
+    losses = journal.write(store.uri, 0, chunk.name, [0], ["ecapa"], [{"ecapa": ecapa}], {"ecapa": 0}, [])
+    assert losses == {"ecapa": 2}
