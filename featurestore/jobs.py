@@ -1,31 +1,13 @@
 """The record of jobs: who ran what, when, on which code, with which result."""
 
 import json
-import subprocess
 import uuid
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from featurestore.leases import who_am_i
 from featurestore.store import Store
-
-
-@cache
-def code_version() -> str:
-    """The installed version, with the commit where the code runs from a checkout."""
-    release = version("voxportrait")
-    folder = Path(__file__).resolve().parent
-    if not (folder.parent / ".git").exists():
-        return release
-    describe = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(describe, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return release
-    return f"{release}+{found.stdout.strip()}"
+from featurestore.version import code_version
 
 
 class Job:
