@@ -1,0 +1,27 @@
+"""Attributes of the speaker that the corpus itself states; no model guesses anything."""
+
+from featurestore.makers import Maker
+from pipelines.extractors import Values
+from pipelines.sample import Sample
+
+
+class CorpusAttribute:
+    """`age`, `gender` or `ethnicity` from the clip's row. Its probability is NULL: the corpus gives none."""
+
+    needs = "corpus"
+
+    def __init__(self, attribute: str):
+        self.name = f"corpus_{attribute}"
+        self.makes = (attribute,)
+        self.requires = (f"corpus_{attribute}",)
+
+    def makers(self) -> dict[str, Maker]:
+        (attribute,) = self.makes
+        return {attribute: Maker(attribute, "corpus metadata", "")}
+
+    def load(self, device: str) -> None:
+        pass
+
+    def extract(self, sample: Sample) -> Values:
+        (attribute,) = self.makes
+        return {attribute: getattr(sample.clip, self.name), f"{attribute}_probability": None}

@@ -1,0 +1,30 @@
+"""The sound itself, for models that take the spectrogram on the device (Fine-portraitist)."""
+
+import numpy as np
+
+from featurestore.catalogue import CATALOGUE
+from featurestore.makers import Maker
+from pipelines.decoding import SOUND
+from pipelines.extractors import Values
+from pipelines.sample import Sample
+
+SAMPLES = CATALOGUE["speech"].shape[0]
+
+
+class Speech:
+    """`speech`: (96000,) int16, the first six seconds at 16 kHz."""
+
+    name = "speech"
+    makes = ("speech",)
+    needs = "sound"
+    requires: tuple[str, ...] = ()
+
+    def makers(self) -> dict[str, Maker]:
+        return {"speech": Maker("speech", "PCM", "", parameters={"sound": SOUND, "samples": SAMPLES})}
+
+    def load(self, device: str) -> None:
+        pass
+
+    def extract(self, sample: Sample) -> Values:
+        scaled = np.rint(sample.sound[:SAMPLES] * 32_768)
+        return {"speech": np.clip(scaled, -32_768, 32_767).astype(np.int16)}
