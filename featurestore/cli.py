@@ -104,7 +104,9 @@ def sql(
 
 
 def _cell(value: object) -> object:
-    return value if isinstance(value, (int, type(None))) else f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if value is None or type(value) is int else str(value)
 
 
 @app.command()

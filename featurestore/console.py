@@ -41,7 +41,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
     for row in rows:
         table.add_row(*("" if v is None else f"{v:,}" if isinstance(v, int) else str(v) for v in row))
     console = Console()
-    console.print(table, width=console.width if console.is_terminal else 200)
+    if not console.is_terminal:
+        console = Console(width=10_000)
+    console.print(table)
 
 
 @contextmanager

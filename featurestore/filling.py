@@ -193,6 +193,7 @@ def seal(store: Store, fragment: int, names: Sequence[str], keys: Iterable[str])
     """
     dataset = store.table("clips")
     made = journal.read(store.uri, fragment, names)
+    keys = [key for key in keys if CATALOGUE[key].maker_column in made.column_names]
     keys = [key for key in keys if made[CATALOGUE[key].maker_column].null_count < len(made)]
     columns = [f.name for key in keys for f in columns_of(CATALOGUE[key])]
     filled = {key: len(made) - made[CATALOGUE[key].maker_column].null_count for key in keys}

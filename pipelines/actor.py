@@ -40,9 +40,9 @@ class Status:
     seconds: float
 
 
-@ray.remote(max_concurrency=2)
+@ray.remote
 class FillActor:
-    """Runs chunks one after another in one thread; the other thread answers `status`."""
+    """Runs chunks one after another in one thread while another, made by `max_concurrency=2`, answers `status`."""
 
     def __init__(
         self,
@@ -61,7 +61,8 @@ class FillActor:
         self.store = Store(uri)
         self.maker_ids, self.digests = maker_ids, digests
         self.worker = Worker(extractors_for(constituents), device)
-        self.done, self.clip_id, self.since = 0, None, time.monotonic()
+        self.done, self.since = 0, time.monotonic()
+        self.clip_id: str | None = None
 
     def load(self) -> int:
         """Bring the models into memory; returns the process id."""

@@ -1,11 +1,13 @@
 """`voxportrait corpus`, `models`, `extract` and `fill`."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featurestore.clip import Clip
 from featurestore.console import Json, Store, bar, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def _print_models(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(rows)
     elif rows:
-        print_table(tuple(rows[0]), ((_plain(v) if not isinstance(v, str) else v for v in r.values()) for r in rows))
+        print_table(tuple(rows[0]), ([_plain(value) for value in row.values()] for row in rows))
 
 
 @models.command("list")
@@ -133,14 +135,17 @@ def extract(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Register the clips of a corpus in a store, and fill what is missing. Run it again to go on after a stop."""
+    """Register a corpus and fill what is missing.
+
+    Each clip is opened and decoded once. Stopped or killed, the same command goes on where it was.
+    """
     from featurestore.store import Store as FeatureStore
     from pipelines.sources import read
 
     names = _names(constituents)
     clips = read(source, root)
     if dry_run:
-        _show_plan(store, names, [clip.clip_id for clip in clips], as_json)
+        _show_plan(store, names, clips, as_json)
         return
     opened = FeatureStore.open_or_create(store)
     with bar("registering", "clips") as progress:
@@ -160,7 +165,7 @@ def fill(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Fill what the clips of a store lack, without looking for new ones."""
+    """Fill what a store's clips lack."""
     from featurestore.store import Store as FeatureStore
 
     names = _names(constituents)
@@ -170,10 +175,10 @@ def fill(
     _fill(FeatureStore.open(store), names, workers, address, device, deadline, replace, as_json, {})
 
 
-def _show_plan(uri: str, names: list[str], clip_ids: list[str], as_json: bool) -> None:
+def _show_plan(uri: str, names: list[str], clips: Iterable[Clip], as_json: bool) -> None:
     from pipelines.job import preview
 
-    planned = preview(uri, names, clip_ids)
+    planned = preview(uri, names, clips)
     if as_json:
         print_json(planned)
         return

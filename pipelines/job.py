@@ -6,11 +6,12 @@ does it again is quarantined alone.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from featurestore.catalogue import constituent
+from featurestore.clip import Clip
 from featurestore.errors import UsageError
 from featurestore.filling import Plan, Want, plan
 from featurestore.jobs import Job
@@ -19,6 +20,7 @@ from featurestore.store import Store, lance_errors
 from pipelines.extractors import Extractor, extractors_for
 from pipelines.options import Options
 from pipelines.schedule import Progress, Schedule
+from pipelines.worker import PARTS
 
 
 @dataclass
@@ -43,13 +45,12 @@ def wants_of(extractors: Sequence[Extractor], constituents: Sequence[str]) -> li
     """What to plan for: each constituent with its maker, and what it cannot be made without."""
     makers = {key: maker for extractor in extractors for key, maker in extractor.makers().items()}
     inputs = input_makers()
-    needed = {"corpus": (), "media": ("media",), "sound": ("media", "sound"), "face": ("media", "face")}
     return [
         Want(
             key,
             makers[key],
             extractor.requires,
-            tuple((what, inputs[what]) for what in needed[extractor.needs]) + ((key, makers[key].digest),),
+            (*((part, inputs[part]) for part in PARTS[extractor.needs]), (key, makers[key].digest)),
         )
         for extractor in extractors
         for key in extractor.makes
@@ -110,8 +111,8 @@ def fill(
     return summary
 
 
-def preview(uri: str, constituents: Sequence[str], clip_ids: Sequence[str]) -> dict[str, Any]:
-    """What `extract` would do: new clips of `clip_ids`, and (constituent, to fill, filled, quarantined) rows.
+def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip]) -> dict[str, Any]:
+    """What `extract` would do: how many of `clips` are new, and (constituent, to fill, filled, quarantined) rows.
 
     Writes nothing; the store need not exist.
     """
@@ -123,9 +124,13 @@ def preview(uri: str, constituents: Sequence[str], clip_ids: Sequence[str]) -> d
         store = Store.open(uri)
         known = set(store.table("clips").to_table(columns=["clip_id"])["clip_id"].to_pylist())
         todo = plan(store, wants)
-    new = sum(clip_id not in known for clip_id in clip_ids)
+    new, fresh = 0, Counter[str]()
+    for clip in clips:
+        if clip.clip_id not in known:
+            new += 1
+            fresh.update(w.constituent for w in wants if all(getattr(clip, c) is not None for c in w.requires))
     rows = [
-        (key, todo.missing.get(key, 0) + new, todo.filled.get(key, 0), todo.quarantined.get(key, 0))
+        (key, todo.missing.get(key, 0) + fresh[key], todo.filled.get(key, 0), todo.quarantined.get(key, 0))
         for key in (want.constituent for want in wants)
     ]
     return {"new": new, "clips": len(known), "constituents": rows}

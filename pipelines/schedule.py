@@ -1,6 +1,8 @@
 """Which chunk runs where, and what happens when an actor dies: the driver's loop of a fill job."""
 
+import logging
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,22 +96,26 @@ class Schedule:
     def run(self) -> ChunkReport:
         """Do everything, or until asked to stop; what is finished is committed either way."""
         began = time.monotonic()
-        if not ray.is_initialized():
-            _start_ray(self.options.address)
         try:
-            tasks = len(self.waiting) + len(self.to_seal)
-            cores = int(ray.cluster_resources().get("CPU", 1))
-            for _ in range(max(1, min(self.options.workers or cores, tasks))):
-                self._start_actor()
-            while self.running:
-                self._turn()
-                self.wall = time.monotonic() - began
+            if self.waiting:
+                self._run_actors()
+            for fragment in self.to_seal:  # all their chunks were in the journal
+                self._take_sealed(filling.seal(self.store, fragment, self.names[fragment], self.keys))
             self._commit()
         finally:
             self.wall = time.monotonic() - began
             for running in self.running:
                 ray.kill(running.actor)
         return self.report
+
+    def _run_actors(self) -> None:
+        if not ray.is_initialized():
+            start_ray(self.options.address)
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        for _ in range(max(1, min(self.options.workers or cores, len(self.waiting)))):
+            self._start_actor()
+        while self.running:
+            self._turn()
 
     def _turn(self) -> None:
         self.stopped = self.stopped or self.should_stop()
@@ -128,7 +134,7 @@ class Schedule:
 
     def _start_actor(self) -> None:
         on_gpu = self.options.device.startswith("cuda")
-        actor = FillActor.options(num_cpus=1, num_gpus=1 if on_gpu else 0, max_restarts=0).remote(  # type: ignore[attr-defined]
+        actor = FillActor.options(num_cpus=1, num_gpus=1 if on_gpu else 0, max_concurrency=2).remote(  # type: ignore[attr-defined]
             self.store.uri, self.keys, self.maker_ids, self.digests, self.options.device, 1
         )
         self._assign(actor, None, actor.load.remote())
@@ -166,9 +172,12 @@ class Schedule:
             self.report += result
             self._chunk_done(running.task)
         elif isinstance(result, Sealed):
-            self.sealed.append(result)
-            self.filled.update(result.filled)
+            self._take_sealed(result)
         self._next(running.actor)
+
+    def _take_sealed(self, sealed: Sealed) -> None:
+        self.sealed.append(sealed)
+        self.filled.update(sealed.filled)
 
     def _chunk_done(self, chunk: Chunk) -> None:
         self.names[chunk.fragment].append(chunk.name)
@@ -245,7 +254,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200]
 
 
-def _start_ray(address: str | None) -> None:
+def start_ray(address: str | None) -> None:
     """Join a cluster, or start Ray on this machine, quietly."""
+    warnings.filterwarnings("ignore", message="lance is not fork-safe")  # Ray starts its processes and nothing else
     options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
-    ray.init(log_to_driver=False, logging_level="ERROR", **options)
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)

@@ -1,0 +1,3 @@
+"""`voxportrait sample`, `evaluate` and `report`."""
+
+COMMANDS = ()

@@ -1,0 +1,3 @@
+"""`voxportrait demo` and `bench`."""
+
+COMMANDS = ()

@@ -1,0 +1,110 @@
+"""The job on real media: everything filled, bad clips apart, and a kill that leaves no trace."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from featurestore.queries import digest
+from pipelines.extractors import AVAILABLE
+from tests.conftest import CLIPS
+
+
+def voxportrait(*arguments: object, **options) -> subprocess.Popen:
+    command = [sys.executable, "-m", "voxportrait", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_every_good_clip_gets_every_constituent(filled):
+    counts = filled.coverage()["constituents"]
+    sound = {"ecapa", "mel", "short_term", "speech"}
+    picture = {"face", "face_128", "face_embedding_dlib"}
+    for key in AVAILABLE:
+        lost = 2 if key in sound | picture else 1 if key == "media" else 0
+        assert counts[key]["filled"] == CLIPS + 3 - lost, key
+
+
+def test_bad_clips_are_quarantined_with_a_reason_each(filled, spoiled):
+    bad = spoiled[1]
+    rows = filled.table("quarantine").to_table().to_pylist()
+    assert {(r["clip_id"], r["constituent"], r["reason"]) for r in rows} == {
+        (bad.truncated, "media", "truncated"),
+        (bad.without_sound, "sound", "no sound"),
+        (bad.without_face, "face", "no face"),
+    }
+    assert all(len(r["message"]) > 10 for r in rows)
+
+
+def test_a_clip_without_sound_still_gives_its_face(filled, spoiled):
+    row = filled.sql(f"select ecapa_maker, face_maker from clips where clip_id = '{spoiled[1].without_sound}'")
+    assert row.ecapa_maker.isna().all()
+    assert row.face_maker.notna().all()
+
+
+def test_the_job_is_recorded(filled):
+    job = filled.info()["last_job"]
+    assert job["state"] == "finished"
+    assert job["counts"]["clips"] == CLIPS + 3
+    assert job["counts"]["quarantined"] == {"truncated": 1, "no sound": 1, "no face": 1}
+    assert set(AVAILABLE) <= set(job["seconds"])
+
+
+def test_a_second_run_fills_nothing(filled, spoiled):
+    run = voxportrait("extract", "voxceleb2", spoiled[0], "--store", filled.uri, "--json")
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 0, err
+    done = json.loads(out.splitlines()[-1])
+    assert (done["registered"], done["clips"], done["filled"]) == (0, 0, {})
+
+
+def test_a_killed_job_run_again_gives_the_same_store(filled, spoiled, tmp_path):
+    store = tmp_path / "store"
+    command = ("extract", "voxceleb2", spoiled[0], "--store", store)
+    killed = voxportrait(*command, start_new_session=True)
+    deadline = time.monotonic() + 200
+    while not list((store / "_journal").glob("*/*.arrow")):
+        assert killed.poll() is None, killed.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    again = voxportrait(*command, "--json")
+    out, err = again.communicate(timeout=280)
+    assert again.returncode == 0, err
+    done = json.loads(out.splitlines()[-1])
+    assert done["resumed"] >= 1
+    assert done["clips"] + done["resumed"] == CLIPS + 3
+    from featurestore.store import Store
+
+    assert digest(Store.open(str(store))) == digest(filled)
+
+
+def equal_error_rate(same: np.ndarray, different: np.ndarray) -> float:
+    """Where as many same pairs are refused as different ones are taken; similarities."""
+    thresholds = np.sort(np.concatenate([same, different]))
+    refused = np.searchsorted(np.sort(same), thresholds) / len(same)
+    taken = 1 - np.searchsorted(np.sort(different), thresholds) / len(different)
+    nearest = np.argmin(np.abs(refused - taken))
+    return float((refused[nearest] + taken[nearest]) / 2)
+
+
+@pytest.mark.parametrize(("key", "metric"), [("ecapa", "cosine"), ("face_embedding_dlib", "euclidean")])
+def test_the_same_speaker_is_nearer_than_others(filled, spoiled, key, metric):
+    table = filled.sql(f"select speaker_id, clip_id, {key} from clips where {key}_maker is not null order by clip_id")
+    table = table[~table.clip_id.isin([spoiled[1].without_sound, spoiled[1].without_face])]
+    vectors = np.stack(table[key]).astype(np.float64)
+    if metric == "cosine":
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        likeness = vectors @ vectors.T
+    else:
+        likeness = -np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    speaker = table.speaker_id.to_numpy()
+    same = speaker[:, None] == speaker[None]
+    pairs = np.triu(np.ones_like(same), 1).astype(bool)
+    assert len(table) == CLIPS
+    assert equal_error_rate(likeness[same & pairs], likeness[~same & pairs]) < 0.05
