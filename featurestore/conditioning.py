@@ -1,0 +1,372 @@
+"""The conditioning matrix: which constituent stands where in the 256 x 768 numbers a U-Net is conditioned on.
+
+A layout is data: a list of blocks, a clamp, a dropout; a system is a layout with constituents off.
+
+    layout = LAYOUTS["slf"].without("speaker-embeddings")
+    matrix = Assembler(layout, "cuda")(compact)          # (B, 256, 768) float32
+
+Importable without torch, Ray or Lance; only assembling needs torch. Source: the SLF paper, Table 1, and its released
+code (layout `slf-released`).
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from featurestore.catalogue import ATTRIBUTES, constituent
+from featurestore.errors import UsageError, VoxportraitError, choose
+
+if TYPE_CHECKING:
+    import torch
+
+ROWS, COLUMNS = 256, 768
+LANGUAGES = 45
+"""Labels of the language model; a language's code is its place in that model's label encoder."""
+
+ENCODINGS = ("values", "constant", "one-hot", "level")
+
+GROUPS = {
+    "speaker-embeddings": ("ecapa", "pyannote", "titanet", "speakernet"),
+    "classical-features": ("short_term", "mel"),
+    "attributes": ("age", "gender", "ethnicity"),
+}
+"""Names for several constituents at once; SLF's finer switches are the constituents themselves."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rectangle of the matrix and the constituent that fills it.
+
+    row, rows, column, columns: the rectangle.
+    encoding: `values`: the constituent's numbers times scale; `constant`: one number times scale in every column;
+    `one-hot`: code k puts 1 into the rectangle's column codes[k] (k itself where `codes` is empty);
+    `level`: code k puts codes[k] into every column.
+    take: the constituent's rows that are used, in order; empty for all.
+    unknown_column: a column of the matrix that is 1 where the value is unknown, dropped or off.
+    """
+
+    constituent: str
+    row: int
+    rows: int
+    column: int
+    columns: int
+    encoding: str = "values"
+    scale: float = 1.0
+    take: tuple[int, ...] = ()
+    codes: tuple[int, ...] = ()
+    unknown_column: int | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "take", tuple(self.take))
+        object.__setattr__(self, "codes", tuple(self.codes))
+        constituent(self.constituent)
+        choose("encoding", self.encoding, ENCODINGS)
+        if min(self.row, self.column) < 0 or self.row + self.rows > ROWS or self.column + self.columns > COLUMNS:
+            raise UsageError(
+                f"block {self.constituent}: rows {self.row}..{self.row + self.rows - 1} and columns {self.column}.."
+                f"{self.column + self.columns - 1} leave the {ROWS} x {COLUMNS} matrix"
+            )
+
+    @property
+    def cells(self) -> tuple[slice, slice]:
+        return slice(self.row, self.row + self.rows), slice(self.column, self.column + self.columns)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What turns constituents into the matrix.
+
+    blocks: in any order, without overlap. clamp: values are cut to +-clamp.
+    dropout: constituent -> probability of being unknown in training, drawn per sample.
+    off: constituents that are left out: their cells are as for unknown ones.
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    clamp: float = 10.0
+    dropout: Mapping[str, float] = field(default_factory=dict)
+    off: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        object.__setattr__(self, "off", tuple(sorted(self.off)))
+        taken = np.full((ROWS, COLUMNS), -1, np.int16)
+        for index, block in enumerate(self.blocks):
+            if (other := taken[block.cells].max()) >= 0:
+                raise UsageError(f"blocks {self.blocks[other].constituent} and {block.constituent} overlap")
+            taken[block.cells] = index
+
+    @property
+    def constituents(self) -> tuple[str, ...]:
+        """The constituents that are read, each once, in the order of the blocks."""
+        return tuple(dict.fromkeys(b.constituent for b in self.blocks if b.constituent not in self.off))
+
+    @property
+    def rectangles(self) -> list[tuple[str, int, int, int, int]]:
+        """(constituent, row, rows, column, columns) of each block that is on: the map of the matrix."""
+        return [
+            (b.constituent, b.row, b.rows, b.column, b.columns) for b in self.blocks if b.constituent not in self.off
+        ]
+
+    def without(self, *names: str) -> "Layout":
+        """The layout with constituents or groups of them (`GROUPS`) off. A UsageError for a name that is neither."""
+        every = dict.fromkeys(b.constituent for b in self.blocks)
+        off = set(self.off)
+        for name in names:
+            off.update(GROUPS[name] if name in GROUPS else (choose("constituent or group", name, [*every, *GROUPS]),))
+        return replace(self, off=tuple(off & set(every)))
+
+    def to_json(self) -> dict[str, Any]:
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Layout":
+        """The layout that `to_json` described; a UsageError names a field that is not one."""
+        try:
+            return cls(**{**data, "blocks": tuple(Block(**block) for block in data["blocks"])})
+        except (TypeError, KeyError) as error:
+            raise UsageError(f"not the description of a layout: {error}") from None
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over everything but the name: equal where the matrices are."""
+        data = {key: value for key, value in self.to_json().items() if key != "name"}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def require(self, other: "Layout", whose: str):
+        """A VoxportraitError if `other` would make other matrices than this one."""
+        if self.fingerprint != other.fingerprint:
+            raise VoxportraitError(
+                f"{whose} has the layout {other.label}, not {self.label}: use the one it was made with"
+            )
+
+    @property
+    def label(self) -> str:
+        """For a person: the name, what is off, and the fingerprint's first eight digits."""
+        off = f" without {', '.join(self.off)}" if self.off else ""
+        return f"{self.name}{off} ({self.fingerprint[:8]})"
+
+
+_DROPOUT = {"age": 0.2, "gender": 0.2, "ethnicity": 0.2, "language": 0.2}
+_WINDOWS_6_TO_24_S = tuple(range(22, 37))
+"""`pyannote` holds the windows of 3 s (22), 6 s (10), 12 s (4) and 24 s (1), in this order."""
+
+# fmt: off
+_SLF = Layout("slf", dropout=_DROPOUT, blocks=(
+    #     constituent   row rows col cols
+    Block("ecapa",        0,   1,  0, 192, scale=1 / 200),
+    Block("pyannote",     1,  26,  0, 512, scale=1 / 400, take=(*range(1, 22, 2), *_WINDOWS_6_TO_24_S)),
+    Block("titanet",     27,   1,  0, 192, scale=10),
+    Block("speakernet",  28,   1,  0, 256),
+    Block("short_term",  29,  79,  0,  68, scale=1 / 100),
+    Block("mel",        108, 111,  0, 128, scale=1 / 100),
+    Block("language",   219,   1,  0,  LANGUAGES, "one-hot"),
+    Block("age",        220,   1,  0, 768, "constant", scale=1 / 100),
+    Block("gender",     221,   1,  0,   2, "one-hot"),
+    Block("ethnicity",  222,   1,  0,   6, "one-hot"),
+))
+
+# As in the released code, slips included. One slip is not here: Portuguese and Spanish share column 16.
+_SLF_RELEASED = Layout("slf-released", dropout=_DROPOUT, blocks=(
+    Block("age",          0,   1,   0, 767, "constant", scale=1 / 100, unknown_column=767),
+    Block("ethnicity",    1,   1,   0,  17, "one-hot", codes=(0, 16, 2, 3, 4, 5)),
+    Block("gender",       2,   1,   0, 768, "level", codes=(1, -1)),
+    Block("language",     3,   1,   0,  LANGUAGES, "one-hot"),
+    Block("ecapa",        4,   1, 288, 192, scale=1 / 200),
+    Block("pyannote",     5,  26,   0, 512, scale=1 / 400, take=tuple(range(11, 37))),
+    Block("titanet",     31,   1, 160, 192, scale=10),
+    Block("speakernet",  32,   1, 128, 256),
+    Block("short_term",  33,  79,  60,  68, scale=1 / 100),
+    Block("mel",        112, 111,   0, 128, scale=1 / 100),
+))
+# fmt: on
+
+LAYOUTS = {layout.name: layout for layout in (_SLF, _SLF_RELEASED)}
+
+
+@dataclass(frozen=True)
+class System:
+    """A named choice of inputs: what of the layout is off, whether the 8 x 8 guide is used, the paper's scale."""
+
+    name: str
+    off: tuple[str, ...]
+    image_guide: bool
+    cond_scale: float | None
+
+    def layout(self, base: Layout = _SLF) -> Layout:
+        return base.without(*self.off)
+
+
+_SPEAKER, _CLASSICAL, _ATTRIBUTES = GROUPS
+# fmt: off
+SYSTEMS = {system.name: system for system in (
+    #      name                        off                                                   guide  scale
+    System("only-image-guide",         (_SPEAKER, _CLASSICAL, _ATTRIBUTES, "language"),      True,  None),
+    System("full-input",               (),                                                   True,  8),
+    System("no-image-guide",           (),                                                   False, 2),
+    System("no-speaker-embedding",     (_SPEAKER,),                                          True,  8),
+    System("no-audio",                 (_SPEAKER, _CLASSICAL, "language"),                   True,  4),
+    System("only-audio",               (_ATTRIBUTES,),                                       False, 2),
+    System("speaker-embedding-only",   (_ATTRIBUTES, _CLASSICAL, "language"),                False, 4),
+    System("no-additional-attributes", (_ATTRIBUTES,),                                       True,  4),
+)}
+"""SLF's eight systems, in the paper's order. Language counts as audio, as in the paper."""
+# fmt: on
+
+
+def system(name: str) -> System:
+    """The system of that name; a UsageError lists the known ones."""
+    return SYSTEMS[choose("system", name, SYSTEMS)]
+
+
+def attribute_code(key: str, label: str | None) -> int:
+    """The code of a label of gender or ethnicity, -1 where it is None."""
+    return -1 if label is None else ATTRIBUTES[key].index(choose(key, label, ATTRIBUTES[key]))
+
+
+def image_guide(face: np.ndarray, size: int = 8) -> np.ndarray:
+    """The guide of a face: (..., H, W, 3) uint8 -> (..., size, size, 3) uint8, the mean over squares, rounded."""
+    *lead, height, width, channels = face.shape
+    squares = face.reshape(*lead, size, height // size, size, width // size, channels)
+    return np.rint(squares.mean((-4, -2), dtype=np.float64)).astype(np.uint8)
+
+
+@dataclass
+class Batch:
+    """What a loader hands over: B clips in compact form.
+
+    positions: (B,) int64, each clip's place in the epoch.
+    compact: constituent -> (B, ...) float16, float32 or uint8 for values; `age` (B,) float32 in years, NaN unknown;
+    `gender`, `ethnicity`, `language` (B,) int64 codes, -1 unknown.
+    target: (B, 128, 128, 3) uint8. guide: (B, 8, 8, 3) uint8.
+    """
+
+    clip_ids: list[str]
+    positions: np.ndarray
+    epoch: int
+    compact: dict[str, np.ndarray]
+    target: np.ndarray
+    guide: np.ndarray
+
+
+class Loader(Protocol):
+    """What training reads from. The same (epoch, start) gives the same batches, every one of them full."""
+
+    batch_size: int
+    batches_per_epoch: int
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from batch number `start` on."""
+        ...
+
+    def validation(self) -> Iterator[Batch]:
+        """Batches of held-out speakers, in a fixed order; perhaps none."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What the data is (snapshot, makers, untrained inputs): JSON, the same for the same data."""
+        ...
+
+
+def epoch_order(rows: np.ndarray, seed: int, epoch: int, batch_size: int) -> np.ndarray:
+    """Rows shuffled for an epoch, a function of (seed, epoch) alone; fewer rows than a batch are repeated."""
+    order = np.random.default_rng((seed, epoch)).permutation(rows)
+    return np.resize(order, max(len(order), batch_size))
+
+
+def sample_seed(seed: int, epoch: int, position: int, purpose: str) -> int:
+    """A 63-bit seed for one sample: a function of its arguments alone, so that any machine draws the same."""
+    words = np.random.SeedSequence((seed, epoch, position, zlib.crc32(purpose.encode()))).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+def attribute_dropout(layout: Layout, seed: int, epoch: int, positions: Iterable[int]) -> dict[str, np.ndarray]:
+    """Which values are dropped in training: constituent -> (B,) bool, independent, with the layout's probability."""
+    draws = np.stack(
+        [
+            np.random.default_rng(sample_seed(seed, epoch, int(p), "dropout")).random(len(layout.dropout))
+            for p in positions
+        ]
+    )
+    return {key: draws[:, i] < probability for i, (key, probability) in enumerate(sorted(layout.dropout.items()))}
+
+
+class Assembler:
+    """Makes the matrix on a device by copying rectangles into one buffer that is used again by the next call.
+
+    allow_missing: a constituent that is not in the batch gives zero rows; else it is a VoxportraitError.
+    """
+
+    def __init__(self, layout: Layout, device: "str | torch.device" = "cpu", allow_missing: bool = False):
+        import torch
+
+        self.layout, self.device, self.allow_missing = layout, torch.device(device), allow_missing
+        self._buffer = torch.zeros(0, ROWS, COLUMNS, device=self.device)
+        self._take = {b: torch.tensor(b.take, device=self.device) for b in layout.blocks if b.take}
+        self._codes = {b: torch.tensor(b.codes or range(b.columns), device=self.device) for b in layout.blocks}
+
+    def __call__(
+        self, compact: "Mapping[str, torch.Tensor]", dropped: "Mapping[str, torch.Tensor] | None" = None
+    ) -> "torch.Tensor":
+        """(B, 256, 768) float32 from a compact batch (see `Batch`) on the device; valid until the next call.
+
+        dropped: constituent -> (B,) bool, where its value is to be treated as unknown.
+        """
+        import torch
+
+        missing = [key for key in self.layout.constituents if key not in compact]
+        if missing and not self.allow_missing:
+            raise VoxportraitError(
+                f"the batch lacks {', '.join(missing)}: fill them, leave them out, or allow missing ones"
+            )
+        size = len(next(iter(compact.values())))
+        if size > len(self._buffer):
+            self._buffer = torch.zeros(size, ROWS, COLUMNS, device=self.device)
+        matrix = self._buffer[:size]
+        for block in self.layout.blocks:
+            key = block.constituent
+            if key in self.layout.off or key in missing:
+                self._clear(matrix, block)
+            elif block.encoding == "values":
+                self._copy(matrix, block, compact[key])
+            else:
+                self._encode(matrix, block, compact[key], (dropped or {}).get(key))
+        return matrix
+
+    def _clear(self, matrix: "torch.Tensor", block: Block):
+        matrix[(slice(None), *block.cells)] = 0
+        if block.unknown_column is not None:
+            matrix[:, block.row, block.unknown_column] = 1
+
+    def _copy(self, matrix: "torch.Tensor", block: Block, values: "torch.Tensor"):
+        cells = matrix[(slice(None), *block.cells)]
+        if block.take:
+            values = values.index_select(1, self._take[block])
+        if values.ndim == 2:
+            values = values.unsqueeze(1)
+        if values.shape != cells.shape:
+            want, got = tuple(cells.shape[1:]), tuple(values.shape[1:])
+            raise VoxportraitError(f"block {block.constituent} takes {want} values, the batch has {got}")
+        cells.copy_(values).mul_(block.scale).nan_to_num_(0.0).clamp_(-self.layout.clamp, self.layout.clamp)
+
+    def _encode(self, matrix: "torch.Tensor", block: Block, values: "torch.Tensor", dropped: "torch.Tensor | None"):
+        cells = matrix[(slice(None), *block.cells)]
+        known = ~values.isnan() if block.encoding == "constant" else values >= 0
+        if dropped is not None:
+            known = known & ~dropped
+        if block.encoding == "constant":
+            numbers = (values * block.scale).nan_to_num(0.0).clamp(-self.layout.clamp, self.layout.clamp) * known
+            cells.copy_(numbers[:, None, None].expand_as(cells))
+        elif block.encoding == "one-hot":
+            columns = self._codes[block][values.clamp(min=0)]
+            cells.zero_().scatter_(2, columns[:, None, None], known.float()[:, None, None])
+        else:
+            levels = self._codes[block][values.clamp(min=0)] * known
+            cells.copy_(levels[:, None, None].expand_as(cells))
+        if block.unknown_column is not None:
+            matrix[:, block.row, block.unknown_column] = (~known).float()
