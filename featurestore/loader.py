@@ -84,6 +84,7 @@ class Loader:
                 yield batch
         finally:
             abandoned.set()
+            thread.join()
 
     def validation(self) -> Iterator[Batch]:
         """Batches of the held-out speakers in a fixed order; the last may be smaller."""

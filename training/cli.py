@@ -1,0 +1,77 @@
+"""`voxportrait train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featurestore.console import Json, Store, bar, print_json, say
+
+Runs = Annotated[Path, typer.Option(help="Where runs live: one folder a system and U-Net.")]
+System = Annotated[str, typer.Option(help="Which inputs: full-input, no-image-guide, only-audio, ...")]
+
+
+def run_folder(runs: Path, system: str, unet: int) -> Path:
+    """Where a U-Net of a system is trained."""
+    return runs / f"{system}-unet{unet}"
+
+
+def train(
+    store: Store,
+    system: System = "full-input",
+    preset: Annotated[str, typer.Option(help="How large: micro, tiny, small, paper.")] = "tiny",
+    stage: Annotated[str, typer.Option(help="unet1, unet2, or both, one after the other.")] = "both",
+    runs: Runs = Path("runs"),
+    layout: Annotated[str, typer.Option(help="The conditioning layout: slf or slf-released.")] = "slf",
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a system from a store. A run that was stopped goes on when the same command is run again."""
+    from featurestore.conditioning import LAYOUTS
+    from featurestore.conditioning import system as system_named
+    from featurestore.errors import VoxportraitError, choose
+    from featurestore.interrupt import stop_on_signal
+    from training.data import loader_for
+    from training.loop import train as run_training
+    from training.presets import stage_preset
+
+    base = LAYOUTS[choose("layout", layout, LAYOUTS)]
+    numbers = {"unet1": (1,), "unet2": (2,), "both": (1, 2)}
+    outcomes = []
+    for unet in numbers[choose("stage", stage, numbers)]:
+        size = batch_size or stage_preset(preset, unet).batch_size
+        loader = loader_for(store, system_named(system).layout(base), size, seed)
+        folder = run_folder(runs, system, unet)
+        with bar(folder.name, "steps") as progress, stop_on_signal() as should_stop:
+            outcome = run_training(
+                folder,
+                loader,
+                system,
+                unet,
+                preset,
+                layout=base,
+                seed=seed,
+                steps=steps,
+                device=device,
+                progress=progress,
+                should_stop=should_stop,
+            )
+        outcomes.append(outcome)
+        if outcome["already_finished"]:
+            say(f"{folder}: was trained already ({outcome['step']} steps)")
+        elif outcome["finished"]:
+            say(f"{folder}: {outcome['step']} steps in {outcome['seconds']:.0f} s, loss {outcome['loss']:.4f}")
+        else:
+            if as_json:
+                print_json(outcomes)
+            raise VoxportraitError(
+                f"stopped as asked at step {outcome['step']} of {outcome['steps']}; run the same command again to go on"
+            )
+    if as_json:
+        print_json(outcomes)
+
+
+COMMANDS = (train,)
