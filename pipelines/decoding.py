@@ -27,6 +27,7 @@ from pipelines.reject import Reject
 SAMPLE_RATE = 16_000
 SOUND_SECONDS = 24
 SOUND_SAMPLES = SAMPLE_RATE * SOUND_SECONDS
+FULL_SCALE = 32_768
 SOUND = f"{SOUND_SECONDS} s, {SAMPLE_RATE} Hz, mono, repeated"
 """How a clip's sound is prepared, for makers' parameters."""
 
@@ -226,8 +227,8 @@ def _decode(track: _Track, packets: list[Any]) -> Iterator[Any]:
 
 
 def _decode_sound(track: _Track, samples: int) -> np.ndarray:
-    """The first `samples` (or fewer) of the track, mono float32 at 16 kHz."""
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+    """The first `samples` (or fewer) of the track, mono float32 at 16 kHz, in steps of 16 bits as SLF's wav files."""
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
     pieces: list[Any] = []
     decoded = 0
     for frame in _decode(track, track.packets):
@@ -238,7 +239,8 @@ def _decode_sound(track: _Track, samples: int) -> np.ndarray:
             break
     if pieces:
         pieces += resampler.resample(None)
-    return np.concatenate([np.empty(0, np.float32), *(piece.to_ndarray()[0] for piece in pieces)])[:samples]
+    sound = np.concatenate([np.empty(0, np.int16), *(piece.to_ndarray()[0] for piece in pieces)])[:samples]
+    return sound.astype(np.float32) / FULL_SCALE
 
 
 def _decode_frame(track: _Track, time: int, index: int) -> np.ndarray:

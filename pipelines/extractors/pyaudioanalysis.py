@@ -5,12 +5,11 @@ from importlib.metadata import version
 import numpy as np
 
 from featurestore.makers import Maker
-from pipelines.decoding import SAMPLE_RATE, SOUND
+from pipelines.decoding import FULL_SCALE, SAMPLE_RATE, SOUND
 from pipelines.extractors import Values
 from pipelines.sample import Sample
 
 WINDOW, STEP = 8_000, 4_800
-FULL_SCALE = 32_768
 
 
 class ShortTerm:

@@ -4,7 +4,7 @@ import numpy as np
 
 from featurestore.catalogue import CATALOGUE
 from featurestore.makers import Maker
-from pipelines.decoding import SOUND
+from pipelines.decoding import FULL_SCALE, SOUND
 from pipelines.extractors import Values
 from pipelines.sample import Sample
 
@@ -26,5 +26,4 @@ class Speech:
         pass
 
     def extract(self, sample: Sample) -> Values:
-        scaled = np.rint(sample.sound[:SAMPLES] * 32_768)
-        return {"speech": np.clip(scaled, -32_768, 32_767).astype(np.int16)}
+        return {"speech": (sample.sound[:SAMPLES] * FULL_SCALE).astype(np.int16)}

@@ -32,9 +32,10 @@ class Speaker:
 
 
 def read_speakers(root: Path) -> dict[str, Speaker]:
-    """Speakers by id from `vox2_meta.csv` and `vox2_attributes.csv`, where there are such files; a gender in the second wins.
+    """Speakers by id from `vox2_meta.csv` and `vox2_attributes.csv`, where there are such files.
 
-    An empty value says nothing. Raises UsageError, with file and line, for a missing column and an unknown value.
+    A gender in the second file wins; an empty value says nothing. Raises UsageError, with file and line, for a missing
+    column and an unknown value.
     """
     speakers: dict[str, Speaker] = {}
     for place, row in _rows(root / META, META_COLUMNS):

@@ -1,0 +1,61 @@
+"""Small real mp4 files: H.264 noise and a tone in AAC, or what is asked for."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from featurestore.clip import Clip
+
+FPS, RATE = 25, 16_000
+
+
+@pytest.fixture(scope="session")
+def make_mp4():
+    return write_mp4
+
+
+def write_mp4(
+    path: Path,
+    seconds: float = 2.0,
+    picture: bool = True,
+    sound: bool = True,
+    amplitude: float = 0.3,
+    rotation: int = 0,
+    channels: str = "mono",
+    index_first: bool = False,
+) -> Path:
+    """Write an mp4: frame i is grey of brightness 10 + 3 i with a white left upper quarter, the sound a 440 Hz tone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options={"movflags": "+faststart"} if index_first else {}) as out:
+        video = out.add_stream("libx264", rate=FPS) if picture else None
+        audio = out.add_stream("aac", rate=RATE, layout=channels) if sound else None
+        if video:
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            video.options = {"crf": "10", "g": "12"}
+            if rotation:
+                video.set_display_rotation(rotation)
+            for i in range(round(seconds * FPS)):
+                frame = np.full((48, 64, 3), 10 + 3 * i % 200, np.uint8)
+                frame[:24, :32] = 255
+                out.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            out.mux(video.encode(None))
+        if audio:
+            time = np.arange(round(seconds * RATE)) / RATE
+            tone = (amplitude * 32_767 * np.sin(2 * np.pi * 440 * time)).astype(np.int16)
+            tone = np.repeat(tone, 2) if channels == "stereo" else tone
+            samples = av.AudioFrame.from_ndarray(tone[None], format="s16", layout=channels)
+            samples.sample_rate, samples.time_base, samples.pts = RATE, Fraction(1, RATE), 0
+            out.mux(audio.encode(samples))
+            out.mux(audio.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def talking_head(corpus) -> Clip:
+    """The first clip of the synthetic corpus, with a face and a voice."""
+    from pipelines.sources import read
+
+    return next(read("voxceleb2", corpus))

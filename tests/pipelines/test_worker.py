@@ -1,0 +1,120 @@
+"""The worker: everything of a good clip, all that can be had of a bad one, and never an exception."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featurestore.clip import Clip
+from featurestore.makers import Maker
+from pipelines.extractors import extractors_for
+from pipelines.reject import Reject
+from pipelines.worker import Worker
+from tests.pipelines.media import faceless, without_sound
+
+MADE = ("media", "short_term", "speech", "age", "gender", "ethnicity", "face", "face_128", "face_embedding_dlib")
+SOUND = {"short_term", "speech"}
+FACE = {"face", "face_128", "face_embedding_dlib"}
+
+
+class Failing:
+    """An extractor of the speech's kind whose library fails in the way given."""
+
+    name, makes, needs, requires = "failing", ("ecapa",), "sound", ()
+
+    def __init__(self, error: Exception | None = None, value=None):
+        self.error, self.value = error, value
+
+    def makers(self) -> dict[str, Maker]:
+        return {"ecapa": Maker("ecapa", "failing", "")}
+
+    def load(self, device: str) -> None:
+        pass
+
+    def extract(self, sample):
+        if self.error:
+            raise self.error
+        return {"ecapa": self.value}
+
+
+@pytest.fixture(scope="module")
+def worker() -> Worker:
+    worker = Worker(extractors_for(MADE))
+    worker.load()
+    return worker
+
+
+def made(outcome) -> set[str]:
+    return {key for key in MADE if key in outcome.values or f"{key}_sha256" in outcome.values}
+
+
+def rejections(outcome) -> list[tuple[str, str]]:
+    return [(rejection.what, rejection.reason) for rejection in outcome.rejected]
+
+
+def test_a_good_clip_gives_everything(worker, talking_head):
+    outcome = worker.fill(talking_head, frozenset(MADE))
+    assert made(outcome) == set(MADE)
+    assert outcome.rejected == []
+    assert set(outcome.seconds) == {*MADE, "sound"}
+    assert min(outcome.seconds.values()) >= 0
+
+
+def test_only_what_is_wanted_is_made(worker, talking_head):
+    outcome = worker.fill(talking_head, frozenset({"speech", "face_128"}))
+    assert set(outcome.values) == {"speech", "face_128", "face_128_guide"}
+    assert worker.fill(talking_head, frozenset({"gender"})).seconds.keys() == {"gender"}
+
+
+def test_values_do_not_depend_on_the_clip_before(worker, talking_head, make_mp4, tmp_path):
+    wanted = frozenset({"face_128", "short_term"})
+    first = worker.fill(talking_head, wanted)
+    worker.fill(replace(talking_head, path=str(make_mp4(tmp_path / "a.mp4"))), wanted)
+    again = worker.fill(talking_head, wanted)
+    for column in first.values:
+        np.testing.assert_array_equal(first.values[column], again.values[column])
+
+
+def test_a_missing_file_still_gives_what_the_corpus_says(worker, talking_head):
+    outcome = worker.fill(replace(talking_head, path="/no/such.mp4"), frozenset(MADE))
+    assert rejections(outcome) == [("media", "missing file")]
+    assert made(outcome) == {"age", "gender", "ethnicity"}
+
+
+def test_without_sound_the_face_goes_on(worker, talking_head, tmp_path):
+    without_sound(talking_head.path, tmp_path / "a.mp4")
+    outcome = worker.fill(replace(talking_head, path=str(tmp_path / "a.mp4")), frozenset(MADE))
+    assert rejections(outcome) == [("sound", "no sound")]
+    assert made(outcome) == set(MADE) - SOUND
+
+
+def test_without_a_face_the_sound_goes_on(worker, talking_head, tmp_path):
+    faceless(talking_head.path, tmp_path / "a.mp4")
+    outcome = worker.fill(replace(talking_head, path=str(tmp_path / "a.mp4")), frozenset(MADE))
+    assert rejections(outcome) == [("face", "no face")]
+    assert made(outcome) == set(MADE) - FACE
+
+
+def test_what_the_corpus_does_not_say_is_neither_made_nor_rejected(worker, talking_head):
+    outcome = worker.fill(replace(talking_head, corpus_age=None), frozenset({"age", "gender"}))
+    assert made(outcome) == {"gender"}
+    assert outcome.rejected == []
+
+
+@pytest.mark.parametrize(
+    ("extractor", "reason"),
+    [
+        (Failing(RuntimeError("something\nbroke")), "extractor error"),
+        (Failing(Reject("ecapa", "too noisy", "nothing can be heard")), "too noisy"),
+        (Failing(value=np.array([1.0, np.nan], np.float32)), "not finite"),
+    ],
+)
+def test_a_failing_library_costs_only_its_own_constituent(make_mp4, tmp_path, extractor, reason):
+    worker = Worker([extractor, *extractors_for(["speech"])])
+    worker.load()
+    clip = Clip("voxceleb2/id1/v/00001", str(make_mp4(tmp_path / "a.mp4")), "train")
+    outcome = worker.fill(clip, frozenset({"ecapa", "speech"}))
+    assert rejections(outcome) == [("ecapa", reason)]
+    assert set(outcome.values) == {"speech"}
+    if reason == "extractor error":
+        assert outcome.rejected[0].message == "RuntimeError: something broke"
