@@ -28,7 +28,7 @@ SAMPLE_RATE = 16_000
 SOUND_SECONDS = 24
 SOUND_SAMPLES = SAMPLE_RATE * SOUND_SECONDS
 FULL_SCALE = 32_768
-SOUND = f"{SOUND_SECONDS} s, {SAMPLE_RATE} Hz, mono, repeated"
+SOUND = f"{SOUND_SECONDS} s, {SAMPLE_RATE} Hz, mono, 16 bits, repeated"
 """How a clip's sound is prepared, for makers' parameters."""
 
 LARGEST_FILE = 2 << 30

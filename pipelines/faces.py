@@ -40,6 +40,7 @@ GEOMETRY: dict[str, Any] = {
     "canvas": CANVAS,
     "zoom": list(ZOOM),
     "resampling": "bicubic, antialiased, once",
+    "guide": "block means",
     "frame": f"{TEST_FRAME} in test, else by sha256 of the clip id; {ATTEMPTS} attempts",
 }
 """What of this module's choices changes a face's values, for its maker's parameters."""
