@@ -7,7 +7,7 @@ are read ahead in a thread. Rows are read at the version the loader was opened a
 import hashlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ class Loader:
             )
         self.batches_per_epoch = max(1, len(self.rows) // batch_size)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from batch number `start` on, each read while the one before is used."""
         order = epoch_order(self.rows, self.seed, epoch, self.batch_size)
         ahead: queue.Queue[Batch | BaseException | None] = queue.Queue(AHEAD)

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Demo:
                 for unet in (1, 2):
                     if should_stop():
                         break
-                    self._timed(f"train {system} unet{unet}", lambda s=system, u=unet: self._train(s, u, should_stop))
+                    self._timed(f"train {system} unet{unet}", partial(self._train, system, unet, should_stop))
             if should_stop():
                 raise VoxportraitError("stopped as asked; run the same command again to go on")
         drawings = self._timed("sample", self._sample)

@@ -222,9 +222,10 @@ def _print_summary(summary: "Summary") -> None:
     if not summary.clips and not summary.filled:
         say("nothing to fill: every constituent is there, or the clip is in quarantine")
         return
-    rate = summary.clips / max(summary.wall, 1e-3)
-    again = f", {summary.resumed:,} more taken over from an earlier run" if summary.resumed else ""
-    say(f"{summary.clips:,} clips in {summary.wall:.0f} s, {rate:.1f} a second{again}")
+    if summary.resumed:
+        say(f"{summary.resumed:,} clips taken over from a run that was stopped")
+    if summary.clips:
+        say(f"{summary.clips:,} clips in {summary.wall:.0f} s, {summary.clips / summary.wall:.1f} a second")
     rows = [
         (name, number, f"{summary.seconds.get(name, 0):.1f}", summary.losses.get(name, 0))
         for name, number in summary.filled.items()

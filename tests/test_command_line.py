@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -20,7 +20,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 def commands() -> list[list[str]]:
     """Every command and group as the words that call it."""
 
-    def walk(command: click.Command, words: list[str]) -> list[list[str]]:
+    def walk(command: Any, words: list[str]) -> list[list[str]]:
         below = getattr(command, "commands", {})
         return [words, *(path for name, sub in below.items() for path in walk(sub, [*words, name]))]
 
@@ -41,7 +41,7 @@ def test_help_is_everywhere(words):
     shown = CliRunner().invoke(app, [*words, "--help"])
     assert shown.exit_code == 0
     assert "Usage:" in shown.output
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
     for word in words:
         group = group.commands[word]
     assert group.help, f"{' '.join(words)} says nothing about itself"

@@ -1,6 +1,7 @@
 """A small store without media: clips of made-up speakers, filled with values that are functions of the clip's id."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def want(key: str, parameter: int = 0, requires: tuple[str, ...] = ()) -> Want:
     return Want(key, maker, requires, ((key, maker.digest), ("media", "decoder")))
 
 
-def value(key: str, clip_id: str, parameter: int = 0) -> dict[str, object]:
+def value(key: str, clip_id: str, parameter: int = 0) -> dict[str, Any]:
     """The columns of a constituent of a clip."""
     seed = int.from_bytes(hashlib.sha256(f"{key}{clip_id}{parameter}".encode()).digest()[:4], "big")
     draw = np.random.default_rng(seed)
@@ -61,7 +62,7 @@ def fill(store: Store, wants: list[Want], reject: dict[str, str] | None = None, 
                         rejected.append(journal.Rejected(one.clip_id, "media", "decoder", reason, "made up"))
                         values.append({})
                         continue
-                    columns: dict[str, object] = {}
+                    columns: dict[str, Any] = {}
                     for key in wanted:
                         columns |= value(key, one.clip_id, parameters[key])
                     values.append(columns)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from featurestore.queries import digest
+from pipelines.decoding import open_media
 from pipelines.extractors import AVAILABLE
+from pipelines.faces import DEFAULT_DETECTOR, DETECTORS
 from tests.conftest import CLIPS
 
 
@@ -108,3 +110,14 @@ def test_the_same_speaker_is_nearer_than_others(filled, spoiled, key, metric):
     pairs = np.triu(np.ones_like(same), 1).astype(bool)
     assert len(table) == CLIPS
     assert equal_error_rate(likeness[same & pairs], likeness[~same & pairs]) < 0.05
+
+
+def test_the_detector_finds_the_face_in_nearly_every_frame(corpus):
+    detector = DETECTORS[DEFAULT_DETECTOR]()
+    detector.load("cpu")
+    found = []
+    for path in sorted(corpus.glob("*/mp4/*/*/*.mp4")):
+        media = open_media(str(path))
+        found += [bool(detector.detect(media.frame(i))) for i in (10, media.frame_count // 2, media.frame_count - 10)]
+    assert len(found) == 3 * CLIPS
+    assert np.mean(found) >= 0.98
