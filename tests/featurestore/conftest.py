@@ -56,7 +56,8 @@ def fill(store: Store, wants: list[Want], reject: dict[str, str] | None = None, 
                     return run
                 run += 1
                 clips, row_ids = filling.read_clips(store, chunk)
-                values, rejected = [], []
+                values: list[dict[str, Any]] = []
+                rejected = []
                 for one, wanted in zip(clips, chunk.wanted, strict=True):
                     if reason := (reject or {}).get(one.clip_id):
                         rejected.append(journal.Rejected(one.clip_id, "media", "decoder", reason, "made up"))
