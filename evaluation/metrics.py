@@ -1,0 +1,101 @@
+"""How good portraits are: retrieval in a gallery, and likeness to the true picture. Pure functions of arrays."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RANKS = (1, 3, 5, 10)
+"""The k of recall at k that SLF reports."""
+
+Z95 = 1.959963984540054
+"""Two-sided 95 % point of the standard normal distribution."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Recall at k over n queries: the share of hits, its 95 % interval, and what guessing gives (k / gallery)."""
+
+    k: int
+    hits: int
+    n: int
+    value: float
+    low: float
+    high: float
+    random: float
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of n values and its 95 % interval."""
+
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+def ranks(queries: np.ndarray, gallery: np.ndarray, truth: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The place, from 1, of each query's own gallery entry when the gallery is sorted by L2 distance to the query.
+
+    queries: (N, D); gallery: (G, D); truth: (N,) rows of the gallery. Entries at the same distance count as nearer, so
+    that an embedding that maps everything to one point finds nobody. Returns (N,) int.
+    """
+    queries, gallery = np.asarray(queries, np.float64), np.asarray(gallery, np.float64)
+    if not len(queries):
+        return np.empty(0, np.int64)
+    distances = ((queries[:, None] - gallery[None]) ** 2).sum(-1)
+    own = distances[np.arange(len(queries)), np.asarray(truth)]
+    return (distances <= own[:, None]).sum(1)
+
+
+def recall_at(
+    queries: np.ndarray, gallery: np.ndarray, truth: Sequence[int] | np.ndarray, ks: Iterable[int] = RANKS
+) -> list[Recall]:
+    """Recall at each k (see `ranks`) with Wilson's interval; a k that reaches the gallery's size says nothing and is
+    left out. Without queries there are no recalls."""
+    places, size = ranks(queries, gallery, truth), len(gallery)
+    recalls = []
+    for k in (k for k in ks if k < size and len(places)):
+        hits = int((places <= k).sum())
+        low, high = wilson_interval(hits, len(places))
+        recalls.append(Recall(k, hits, len(places), hits / len(places), low, high, k / size))
+    return recalls
+
+
+def wilson_interval(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (1927); (0, 1) where n is 0."""
+    if n == 0:
+        return 0.0, 1.0
+    share = hits / n
+    middle = share + z**2 / (2 * n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low, high = (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+    return (0.0 if hits == 0 else float(low)), (1.0 if hits == n else float(high))
+
+
+def psnr(picture: np.ndarray, truth: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of two (H, W, 3) uint8 pictures, OpenCV's (361.2 for equal ones)."""
+    import cv2
+
+    return float(cv2.PSNR(picture, truth))
+
+
+def ssim(picture: np.ndarray, truth: np.ndarray) -> float:
+    """Structural similarity of two (H, W, 3) uint8 pictures, scikit-image's with its defaults (1 for equal ones)."""
+    from skimage.metrics import structural_similarity
+
+    return float(structural_similarity(picture, truth, channel_axis=2))
+
+
+def mean_likeness(measure: Callable[[np.ndarray, np.ndarray], float], pictures: np.ndarray, truths: np.ndarray) -> Mean:
+    """The mean of `psnr` or `ssim` over pairs of (N, H, W, 3) uint8 pictures, N at least 1."""
+    return mean([measure(picture, truth) for picture, truth in zip(pictures, truths, strict=True)])
+
+
+def mean(values: Sequence[float] | np.ndarray, seed: int = 0, resamples: int = 2000) -> Mean:
+    """The mean of at least one value and its bootstrap percentile interval (Efron 1979), fixed by the seed."""
+    values = np.asarray(values, np.float64)
+    draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+    low, high = np.percentile(values[draws].mean(1), (2.5, 97.5))
+    return Mean(len(values), float(values.mean()), float(low), float(high))

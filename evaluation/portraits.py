@@ -1,0 +1,240 @@
+"""Portraits of speakers that a model has not seen, one picture a speaker and scale, on disk with what made them.
+
+    drawings = draw_portraits(store, Portraitist.load(first, second), [1.0, 3.0], "demo/portraits")
+
+<out>/<system>/scale-3/<speaker>-<digest>.png, the 32 px picture of the first U-Net beside it as ...-coarse.png, and
+index.json. Every picture says in its own metadata that it is generated, from what and by which weights; drawing again
+makes only those that are not there or were made otherwise.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from evaluation.faces import speaker_of
+from featurestore.conditioning import SYSTEMS
+from featurestore.errors import UsageError, VoxportraitError
+from featurestore.loader import Loader
+from featurestore.store import Store
+from featurestore.version import code_version
+
+if TYPE_CHECKING:
+    from featurestore.conditioning import Batch
+    from training.sampling import Portraitist
+
+INDEX = "index.json"
+METADATA = "voxportrait"
+"""Name of the PNG text entry that holds, as JSON, what made a picture."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawn portrait. picture: 128 px PNG; coarse: the 32 px PNG it was enlarged from; about: what made it.
+
+    about: generated, clip_id, system, cond_scale, seed, sampler, input (sha256), checkpoints, untrained, absent, code.
+    """
+
+    picture: Path
+    coarse: Path
+    about: dict[str, Any]
+
+    @property
+    def clip_id(self) -> str:
+        return self.about["clip_id"]
+
+    @property
+    def speaker(self) -> str:
+        return speaker_of(self.clip_id)
+
+    @property
+    def system(self) -> str:
+        return self.about["system"]
+
+    @property
+    def cond_scale(self) -> float:
+        return self.about["cond_scale"]
+
+
+def draw_portraits(
+    store: Store,
+    portraitist: "Portraitist",
+    scales: Sequence[float],
+    out: str | os.PathLike[str],
+    split: str = "test",
+    seed: int = 0,
+    batch_size: int = 8,
+    sampler: str | None = None,
+    steps: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Drawing]:
+    """Draw every speaker of a split at each scale: the first clip (by its id) that has all the system uses.
+
+    seed: with the clip's id it decides the noise, which is the same at every scale and for every system.
+    sampler, steps: instead of the presets'. progress: called with (done, total).
+    Returns the drawings, scale by scale, speakers in order.
+    Raises VoxportraitError where no clip can be drawn, or where the store's inputs are not those of the training.
+    """
+    loader = Loader(store, portraitist.layout, batch_size, split=split)
+    common = _describe(portraitist, loader, sampler, steps)
+    rows = _first_of_each_speaker(loader)
+    total, done = len(rows) * len(scales), 0
+    drawings: dict[float, list[Drawing]] = {scale: [] for scale in scales}
+    for batch in loader.in_order(rows):
+        compact = {key: values for key, values in batch.compact.items() if key not in common["absent"]}
+        for scale in scales:
+            folder = Path(out) / common["system"] / f"scale-{scale:g}"
+            drawn = [
+                _drawing(folder, {**common, **_describe_input(batch, i, compact, seed), "cond_scale": float(scale)})
+                for i in range(len(batch.clip_ids))
+            ]
+            lacking = [i for i, one in enumerate(drawn) if _metadata(one.picture) != one.about]
+            if lacking:
+                made = portraitist.draw(
+                    {key: values[lacking] for key, values in compact.items()},
+                    [drawn[i].about["seed"] for i in lacking],
+                    scale,
+                    batch.guide[lacking],
+                    sampler,
+                    steps,
+                    batch_size,
+                )
+                for i, picture, coarse in zip(lacking, made.pictures, made.coarse, strict=True):
+                    _save(drawn[i].coarse, coarse, drawn[i].about)
+                    _save(drawn[i].picture, picture, drawn[i].about)
+            drawings[scale] += drawn
+            done += len(drawn)
+            if progress:
+                progress(done, total)
+    for drawn in drawings.values():
+        _write_index(drawn)
+    return [one for drawn in drawings.values() for one in drawn]
+
+
+def read_drawings(folder: str | os.PathLike[str]) -> list[Drawing]:
+    """The drawings of every system and scale under a folder; a UsageError if there are none."""
+    indices = sorted(Path(folder).glob(f"*/scale-*/{INDEX}"))
+    if not indices:
+        raise UsageError(f"{folder} holds no portraits. Draw some with: voxportrait sample --out {folder}")
+    return [
+        Drawing(index.parent / entry["picture"], index.parent / entry["coarse"], entry["about"])
+        for index in indices
+        for entry in json.loads(index.read_text())
+    ]
+
+
+def by_system_and_scale(drawings: Iterable[Drawing]) -> dict[tuple[str, float], list[Drawing]]:
+    """The drawings of each system and scale, systems in the paper's order, scales ascending, clips by id."""
+    order = list(SYSTEMS)
+    groups: dict[tuple[str, float], list[Drawing]] = {}
+    for drawing in sorted(drawings, key=lambda d: (order.index(d.system), d.cond_scale, d.clip_id)):
+        groups.setdefault((drawing.system, drawing.cond_scale), []).append(drawing)
+    return groups
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A picture as (H, W, 3) uint8; a VoxportraitError if it is gone or broken."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise VoxportraitError(f"{path} cannot be read ({error}): draw the portraits again") from None
+
+
+def _describe(portraitist: "Portraitist", loader: Loader, sampler: str | None, steps: int | None) -> dict[str, Any]:
+    """What all pictures of a call have in common. Raises where the inputs have other makers than in training."""
+    trained_on, here = portraitist.about[0]["data"], loader.describe()
+    absent = sorted({*trained_on.get("absent", ()), *here["absent"]})
+    for key, makers in here["makers"].items():
+        known = trained_on.get("makers", {}).get(key)
+        if known and key not in absent and not set(makers) <= set(known):
+            raise VoxportraitError(
+                f"{key} in {loader.store.uri} was made otherwise than what this model was trained on: train it again"
+            )
+    stages = portraitist.stages
+    return {
+        "generated": True,
+        "system": portraitist.about[0]["system"],
+        "sampler": [sampler or stage.preset.sampler for stage in stages],
+        "sampler_steps": [steps or stage.preset.sampler_steps for stage in stages],
+        "checkpoints": [
+            {
+                **{name: about[name] for name in ("unet", "preset", "step", "layout_fingerprint", "code")},
+                "weights": _weights_digest(stage.network.state_dict()),
+            }
+            for about, stage in zip(portraitist.about, stages, strict=True)
+        ],
+        "untrained": sorted({*trained_on.get("untrained", ()), *here["untrained"]}),
+        "absent": absent,
+        "code": code_version(),
+    }
+
+
+def _describe_input(batch: "Batch", i: int, compact: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
+    clip_id = batch.clip_ids[i]
+    content = hashlib.sha256(batch.guide[i].tobytes())
+    for key in sorted(compact):
+        content.update(key.encode() + np.ascontiguousarray(compact[key][i]).tobytes())
+    own = hashlib.sha256(f"{seed}/{clip_id}".encode()).digest()
+    return {"clip_id": clip_id, "seed": int.from_bytes(own[:6], "big"), "input": content.hexdigest()}
+
+
+def _weights_digest(tensors: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _first_of_each_speaker(loader: Loader) -> np.ndarray:
+    """Rows of the loader's first clip, by clip id, of each speaker, sorted by clip id."""
+    clip_ids = loader.dataset.take(loader.rows.tolist(), columns=["clip_id"])["clip_id"].to_pylist()
+    first: dict[str, int] = {}
+    for clip_id, row in sorted(zip(clip_ids, loader.rows.tolist(), strict=True)):
+        first.setdefault(speaker_of(clip_id), row)
+    return np.array(list(first.values()))
+
+
+def _drawing(folder: Path, about: dict[str, Any]) -> Drawing:
+    speaker = re.sub(r"[^\w-]", "-", about["clip_id"].split("/")[1])
+    name = f"{speaker}-{hashlib.sha256(about['clip_id'].encode()).hexdigest()[:8]}"
+    return Drawing(folder / f"{name}.png", folder / f"{name}-coarse.png", about)
+
+
+def _metadata(path: Path) -> dict[str, Any] | None:
+    """What a whole picture says of how it was made; None if it is not there or not one of these."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return json.loads(picture.info[METADATA])
+    except (OSError, KeyError, ValueError, UnidentifiedImageError):
+        return None
+
+
+def _save(path: Path, picture: np.ndarray, about: Mapping[str, Any]) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    entries = PngInfo()
+    entries.add_text("Software", f"voxportrait {about['code']}")
+    entries.add_text("Description", f"Generated by a {about['system']} model. Not a photograph of anybody.")
+    entries.add_text(METADATA, json.dumps(about))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    Image.fromarray(picture).save(unfinished, "PNG", pnginfo=entries)
+    unfinished.rename(path)
+
+
+def _write_index(drawings: Iterable[Drawing]) -> None:
+    drawings = list(drawings)
+    entries = [{"picture": d.picture.name, "coarse": d.coarse.name, "about": d.about} for d in drawings]
+    index = drawings[0].picture.with_name(INDEX)
+    unfinished = index.with_name(f".{INDEX}")
+    unfinished.write_text(json.dumps(entries, indent=1))
+    unfinished.rename(index)

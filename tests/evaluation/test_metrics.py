@@ -1,0 +1,81 @@
+"""Metrics against cases worked out by hand."""
+
+import numpy as np
+import pytest
+
+from evaluation.metrics import mean, mean_likeness, psnr, ranks, recall_at, ssim, wilson_interval
+
+LINE = np.arange(12, dtype=np.float32)[:, None]
+
+
+def test_ranks_count_the_entries_that_are_as_near():
+    # query 2.4 on the line 0..11: nearest 2, then 3, 1, 4
+    np.testing.assert_array_equal(ranks(np.full((4, 1), 2.4), LINE, [2, 3, 1, 4]), [1, 2, 3, 4])
+
+
+def test_perfect_retrieval_finds_everybody_first():
+    recalls = recall_at(LINE, LINE, range(12))
+    assert [r.k for r in recalls] == [1, 3, 5, 10]
+    assert all(r.value == 1 and r.hits == r.n == 12 and r.high == 1 for r in recalls)
+    assert [r.random for r in recalls] == [1 / 12, 3 / 12, 5 / 12, 10 / 12]
+
+
+def test_the_farthest_are_found_only_at_the_end():
+    opposite = [11] * 6 + [0] * 6
+    assert [r.hits for r in recall_at(LINE, LINE, opposite)] == [0, 0, 0, 0]
+    assert recall_at(LINE, LINE, opposite)[0].low == 0
+
+
+def test_an_embedding_that_sees_no_difference_finds_nobody():
+    same = np.zeros((12, 4))
+    assert [r.hits for r in recall_at(same, same, range(12))] == [0, 0, 0, 0]
+
+
+def test_a_k_that_reaches_the_gallery_is_left_out():
+    assert [r.k for r in recall_at(LINE[:10], LINE[:10], range(10))] == [1, 3, 5]
+    assert [r.k for r in recall_at(LINE[:3], LINE[:3], range(3))] == [1]
+    assert recall_at(LINE[:1], LINE[:1], [0]) == []
+    assert recall_at(np.empty((0, 1)), LINE, []) == []
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (1, 12, 0.0149, 0.3539),
+        (6, 12, 0.2538, 0.7462),
+        (0, 12, 0.0, 0.2425),
+        (12, 12, 0.7575, 1.0),
+        (20, 118, 0.1125, 0.2473),
+    ],
+)
+def test_wilson_interval(hits, n, low, high):
+    assert wilson_interval(hits, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_psnr_of_a_known_error():
+    black = np.zeros((8, 8, 3), np.uint8)
+    assert psnr(black + 10, black) == pytest.approx(20 * np.log10(255 / 10))
+
+
+def test_ssim_is_one_for_the_same_and_less_for_noise():
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 255, (32, 32, 3), np.uint8)
+    assert ssim(picture, picture) == pytest.approx(1)
+    assert ssim(picture, random.permutation(picture)) < 0.2
+
+
+def test_mean_has_an_interval_that_is_the_same_again():
+    values = np.random.default_rng(1).normal(20, 2, 400)
+    first = mean(values)
+    assert first == mean(values)
+    assert first.value == pytest.approx(values.mean())
+    standard_error = values.std() / 20
+    assert first.low == pytest.approx(values.mean() - 1.96 * standard_error, abs=0.05)
+    assert first.high == pytest.approx(values.mean() + 1.96 * standard_error, abs=0.05)
+    assert (mean([3.0]).low, mean([3.0]).high) == (3.0, 3.0)
+
+
+def test_mean_likeness_pairs_pictures():
+    black = np.zeros((2, 8, 8, 3), np.uint8)
+    other = np.stack([black[0] + 1, black[0] + 255])
+    assert mean_likeness(psnr, other, black).value == pytest.approx(20 * np.log10(255) / 2)

@@ -1,0 +1,100 @@
+"""Portraits on disk: whose, what they say of themselves, and that they are drawn once."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from evaluation.portraits import by_system_and_scale, draw_portraits, read_drawings, read_picture
+from featurestore.errors import UsageError, VoxportraitError
+from tests.evaluation.conftest import TEST_SPEAKERS
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+
+
+@pytest.fixture
+def copy(drawn, tmp_path):
+    return shutil.copytree(drawn, tmp_path / "portraits")
+
+
+def test_every_test_speaker_is_drawn_once_a_scale(drawn):
+    groups = by_system_and_scale(read_drawings(drawn))
+    assert list(groups) == [("full-input", 1.0), ("full-input", 3.0), ("only-audio", 2.0)]
+    for group in groups.values():
+        assert [one.clip_id for one in group] == [f"made/id{n:05d}/video0/00001" for n in range(7, 7 + TEST_SPEAKERS)]
+        assert read_picture(group[0].picture).shape == (128, 128, 3)
+        assert read_picture(group[0].coarse).shape == (32, 32, 3)
+
+
+def test_a_picture_carries_what_made_it(drawn):
+    for one in read_drawings(drawn):
+        with Image.open(one.picture) as picture:
+            about = json.loads(picture.info["voxportrait"])
+            assert "Generated" in picture.info["Description"]
+        assert about == one.about
+        assert about["generated"] is True
+        assert about["untrained"] == ["ecapa"]
+        assert "mel" in about["absent"]
+        assert [c["unet"] for c in about["checkpoints"]] == [1, 2]
+        assert len(about["input"]) == len(about["checkpoints"][0]["weights"]) == 64
+
+
+def test_seeds_differ_between_speakers_and_not_between_scales(drawn):
+    groups = by_system_and_scale(read_drawings(drawn))
+    seeds = [[one.about["seed"] for one in group] for group in groups.values()]
+    assert seeds[0] == seeds[1] == seeds[2]
+    assert len(set(seeds[0])) == TEST_SPEAKERS
+
+
+def test_drawing_again_draws_nothing(store, portraitists, copy):
+    before, seen = stamps(copy), []
+    again = draw_portraits(
+        store, portraitists["full-input"], [1.0, 3.0], copy, progress=lambda done, total: seen.append((done, total))
+    )
+    assert stamps(copy) == before
+    assert seen[-1] == (len(again), len(again)) == (10, 10)
+
+
+def test_what_is_gone_broken_or_other_is_drawn_again(store, portraitists, copy):
+    first, second, third, *_ = read_drawings(copy)
+    picture = first.picture.read_bytes()
+    first.picture.unlink()
+    second.picture.write_bytes(second.picture.read_bytes()[:100])
+    Image.new("RGB", (128, 128)).save(third.picture)
+    before = stamps(copy)
+    draw_portraits(store, portraitists["full-input"], [1.0], copy)
+    changed = {path for path, stamp in stamps(copy).items() if before.get(path) != stamp}
+    assert changed == {path for one in (first, second, third) for path in (one.picture, one.coarse)}
+    assert first.picture.read_bytes() == picture
+
+
+def test_another_seed_draws_other_pictures(store, portraitists, copy):
+    before = [read_picture(one.picture) for one in read_drawings(copy)[:5]]
+    after = draw_portraits(store, portraitists["full-input"], [1.0], copy, seed=1)
+    assert all((read_picture(one.picture) != old).any() for one, old in zip(after, before, strict=True))
+
+
+def test_a_folder_without_portraits_says_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match="voxportrait sample"):
+        read_drawings(tmp_path)
+
+
+def test_a_split_without_speakers_says_so(store, portraitists, tmp_path):
+    with pytest.raises(VoxportraitError, match="no clip of split"):
+        draw_portraits(store, portraitists["full-input"], [1.0], tmp_path, split="nobody")
+
+
+def test_inputs_of_another_maker_are_refused(store, portraitists, tmp_path, monkeypatch):
+    trained_on = portraitists["full-input"].about[0]["data"]
+    monkeypatch.setitem(trained_on, "makers", {**trained_on["makers"], "ecapa": ["another"]})
+    with pytest.raises(VoxportraitError, match=r"ecapa .* train it again"):
+        draw_portraits(store, portraitists["full-input"], [1.0], tmp_path)
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    with pytest.raises(VoxportraitError, match=r"broken\.png"):
+        read_picture(tmp_path / "broken.png")
