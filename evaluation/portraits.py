@@ -85,32 +85,19 @@ def draw_portraits(
     loader = Loader(store, portraitist.layout, batch_size, split=split)
     common = _describe(portraitist, loader, sampler, steps)
     rows = _first_of_each_speaker(loader)
-    total, done = len(rows) * len(scales), 0
-    drawings: dict[float, list[Drawing]] = {scale: [] for scale in scales}
+    drawings: dict[float, list[Drawing]] = {float(scale): [] for scale in scales}
+    total, done = len(rows) * len(drawings), 0
     for batch in loader.in_order(rows):
-        compact = {key: values for key, values in batch.compact.items() if key not in common["absent"]}
-        for scale in scales:
+        inputs = _inputs(portraitist, batch, common["absent"])
+        for scale, so_far in drawings.items():
             folder = Path(out) / common["system"] / f"scale-{scale:g}"
-            drawn = [
-                _drawing(folder, {**common, **_describe_input(batch, i, compact, seed), "cond_scale": float(scale)})
-                for i in range(len(batch.clip_ids))
+            wanted = [
+                _drawing(folder, {**common, **about, "cond_scale": scale})
+                for about in (_describe_input(batch, i, inputs, seed) for i in range(len(batch.clip_ids)))
             ]
-            lacking = [i for i, one in enumerate(drawn) if _metadata(one.picture) != one.about]
-            if lacking:
-                made = portraitist.draw(
-                    {key: values[lacking] for key, values in compact.items()},
-                    [drawn[i].about["seed"] for i in lacking],
-                    scale,
-                    batch.guide[lacking],
-                    sampler,
-                    steps,
-                    batch_size,
-                )
-                for i, picture, coarse in zip(lacking, made.pictures, made.coarse, strict=True):
-                    _save(drawn[i].coarse, coarse, drawn[i].about)
-                    _save(drawn[i].picture, picture, drawn[i].about)
-            drawings[scale] += drawn
-            done += len(drawn)
+            _draw_lacking(portraitist, wanted, inputs, batch_size, sampler, steps)
+            so_far += wanted
+            done += len(wanted)
             if progress:
                 progress(done, total)
     for drawn in drawings.values():
@@ -177,13 +164,47 @@ def _describe(portraitist: "Portraitist", loader: Loader, sampler: str | None, s
     }
 
 
-def _describe_input(batch: "Batch", i: int, compact: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
+def _inputs(portraitist: "Portraitist", batch: "Batch", absent: Sequence[str]) -> dict[str, np.ndarray]:
+    """What the system sees of a batch: constituent -> (B, ...), and `guide` where it uses one."""
+    seen = {key: values for key, values in batch.compact.items() if key not in absent}
+    return {**seen, "guide": batch.guide} if portraitist.cascade.sizes[0] else seen
+
+
+def _describe_input(batch: "Batch", i: int, inputs: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
     clip_id = batch.clip_ids[i]
-    content = hashlib.sha256(batch.guide[i].tobytes())
-    for key in sorted(compact):
-        content.update(key.encode() + np.ascontiguousarray(compact[key][i]).tobytes())
+    content = hashlib.sha256()
+    for key in sorted(inputs):
+        content.update(key.encode() + np.ascontiguousarray(inputs[key][i]).tobytes())
     own = hashlib.sha256(f"{seed}/{clip_id}".encode()).digest()
     return {"clip_id": clip_id, "seed": int.from_bytes(own[:6], "big"), "input": content.hexdigest()}
+
+
+def _draw_lacking(
+    portraitist: "Portraitist",
+    wanted: Sequence[Drawing],
+    inputs: Mapping[str, np.ndarray],
+    batch_size: int,
+    sampler: str | None,
+    steps: int | None,
+) -> None:
+    """Draw and save those of one batch and scale that are not there, broken, or made otherwise."""
+    lacking = [
+        i for i, one in enumerate(wanted) if any(_metadata(path) != one.about for path in (one.picture, one.coarse))
+    ]
+    if not lacking:
+        return
+    made = portraitist.draw(
+        {key: values[lacking] for key, values in inputs.items() if key != "guide"},
+        [wanted[i].about["seed"] for i in lacking],
+        wanted[0].cond_scale,
+        inputs["guide"][lacking] if "guide" in inputs else None,
+        sampler,
+        steps,
+        batch_size,
+    )
+    for i, picture, coarse in zip(lacking, made.pictures, made.coarse, strict=True):
+        _save(wanted[i].coarse, coarse, wanted[i].about)
+        _save(wanted[i].picture, picture, wanted[i].about)
 
 
 def _weights_digest(tensors: Mapping[str, Any]) -> str:

@@ -59,16 +59,21 @@ def test_drawing_again_draws_nothing(store, portraitists, copy):
 
 
 def test_what_is_gone_broken_or_other_is_drawn_again(store, portraitists, copy):
-    first, second, third, *_ = read_drawings(copy)
+    first, second, third, fourth, *_ = read_drawings(copy)
     picture = first.picture.read_bytes()
     first.picture.unlink()
     second.picture.write_bytes(second.picture.read_bytes()[:100])
     Image.new("RGB", (128, 128)).save(third.picture)
+    fourth.coarse.unlink()
     before = stamps(copy)
     draw_portraits(store, portraitists["full-input"], [1.0], copy)
     changed = {path for path, stamp in stamps(copy).items() if before.get(path) != stamp}
-    assert changed == {path for one in (first, second, third) for path in (one.picture, one.coarse)}
+    assert changed == {path for one in (first, second, third, fourth) for path in (one.picture, one.coarse)}
     assert first.picture.read_bytes() == picture
+
+
+def test_a_scale_given_twice_is_drawn_once(store, portraitists, copy):
+    assert len(draw_portraits(store, portraitists["full-input"], [1, 1.0], copy)) == TEST_SPEAKERS
 
 
 def test_another_seed_draws_other_pictures(store, portraitists, copy):
