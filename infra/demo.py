@@ -10,12 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from featurestore.console import bar, say
+from featurestore.errors import VoxportraitError
 from featurestore.interrupt import stop_on_signal
+
+Result = TypeVar("Result")
 
 SYSTEMS = ("full-input", "no-image-guide")
 """Super-resolution from the guide, and generation without one."""
@@ -36,70 +38,69 @@ class Size:
 
 @dataclass
 class Demo:
-    """A folder with corpus/, store/, runs/, portraits/ and report/, and what its steps took."""
+    """A folder with corpus/, store/, runs/, portraits/ and report/.
+
+    seconds: of each step of this run. done: step -> {"seconds", "count", "unit"} of the run that did the step's work,
+    kept in steps.json.
+    """
 
     folder: Path
     size: Size = Size()
     seconds: dict[str, float] = field(default_factory=dict)
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
-        """Do all steps; returns what `summary.json` holds."""
-        from featurestore.errors import VoxportraitError
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with stop_on_signal() as should_stop:
-            made = self._timed("corpus", self._corpus)
-            job = self._timed("extract", lambda: self._extract(should_stop))
-            for system in SYSTEMS:
-                for unet in (1, 2):
-                    if should_stop():
-                        break
-                    self._timed(f"train {system} unet{unet}", partial(self._train, system, unet, should_stop))
-            if should_stop():
-                raise VoxportraitError("stopped as asked; run the same command again to go on")
-        drawings = self._timed("sample", self._sample)
-        result = self._timed("evaluate", lambda: self._evaluate(drawings))
-        page = self._timed("report", lambda: self._report(result, drawings, made, job))
-        summary = self._summary(result, job)
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-        say(f"\nThe report is {page}")
-        return summary
-
-    def _timed(self, name: str, step: Callable[[], Any]) -> Any:
-        say(f"== {name}")
-        began = time.monotonic()
-        try:
-            return step()
-        finally:
-            self.seconds[name] = round(time.monotonic() - began, 1)
-
-    @property
-    def store(self) -> Any:
+        """Do all steps; returns what is written to summary.json."""
         from featurestore.store import Store
 
-        return Store.open_or_create(str(self.folder / "store"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        record = self.folder / "steps.json"
+        if record.exists():
+            self.done = json.loads(record.read_text())
+        with stop_on_signal() as should_stop:
+            self._step("corpus", "clips", self._corpus)
+            self.store = Store.open_or_create(str(self.folder / "store"))
+            job = self._step("extract", "clips", lambda: self._extract(should_stop))
+            for system in SYSTEMS:
+                for unet in (1, 2):
+                    train = lambda system=system, unet=unet: self._train(system, unet, should_stop)
+                    self._step(f"train {system} U-Net {unet}", "steps", train)
+            drawings = self._step("sample", "portraits", self._sample)
+        result = self._step("evaluate", "portraits", lambda: self._evaluate(drawings))
+        record.write_text(json.dumps(self.done, indent=1) + "\n")
+        page = self._step("report", "", lambda: self._report(result, drawings))
+        summary = self._summary(result, job)
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        say(f"\nthe report is {page}")
+        return summary
 
-    def _corpus(self) -> dict[str, Any]:
+    def _step(self, name: str, unit: str, work: Callable[[], tuple[Result, int]]) -> Result:
+        """Run a step that gives its result and how many things it made."""
+        say(f"\n{name}")
+        began = time.monotonic()
+        result, count = work()
+        self.seconds[name] = round(time.monotonic() - began, 1)
+        if count:
+            self.done[name] = {"seconds": self.seconds[name], "count": count, "unit": unit}
+        return result
+
+    def _corpus(self) -> tuple[None, int]:
         from pipelines.population.corpus import synthesize
 
-        size = self.size
-        with bar("synthetic clips", "clips") as progress:
-            made = synthesize(
-                self.folder / "corpus",
-                size.speakers,
-                size.clips,
-                size.seed,
-                test_speakers=size.test_speakers,
-                progress=progress,
+        size, folder = self.size, self.folder / "corpus"
+        before = len(list(folder.glob("*/mp4/*/*/*.mp4")))
+        with bar("clips", "clips") as progress:
+            synthesize(
+                folder, size.speakers, size.clips, size.seed, test_speakers=size.test_speakers, progress=progress
             )
-        say(", ".join(f"{name} {value}" for name, value in made.items()))
-        return made
+        made = len(list(folder.glob("*/mp4/*/*/*.mp4"))) - before
+        say(f"{made} clips of {size.speakers} people written" if made else "the corpus is there already")
+        return None, made
 
-    def _extract(self, should_stop: Callable[[], bool]) -> Any:
+    def _extract(self, should_stop: Callable[[], bool]) -> tuple[Any, int]:
         """Register and fill in Ray actors that are gone afterwards."""
         import ray
 
-        from featurestore.errors import VoxportraitError
         from pipelines.extractors import AVAILABLE
         from pipelines.job import fill
         from pipelines.sources import read
@@ -113,16 +114,14 @@ class Demo:
             summary = fill(self.store, AVAILABLE, progress=progress, should_stop=should_stop)
         if ray.is_initialized():
             ray.shutdown()
-        if summary.stopped:
-            raise VoxportraitError("stopped as asked; run the same command again to go on")
+        _end_if(summary.stopped)
         if summary.filled:
-            rate = summary.clips / max(summary.wall, 1e-3)
-            say(f"{registered.new} new clips, {summary.clips} filled in {summary.wall:.0f} s, {rate:.1f} a second")
+            say(f"{registered.new} new clips registered, {summary.clips} filled in {summary.wall:.0f} s")
         else:
             say("nothing to extract: every constituent of every clip is in the store already")
-        return summary
+        return summary, summary.clips
 
-    def _train(self, system: str, unet: int, should_stop: Callable[[], bool]) -> None:
+    def _train(self, system: str, unet: int, should_stop: Callable[[], bool]) -> tuple[None, int]:
         from featurestore.conditioning import LAYOUTS
         from featurestore.conditioning import system as system_named
         from training.cli import run_folder
@@ -130,12 +129,12 @@ class Demo:
         from training.loop import train
         from training.presets import stage_preset
 
+        _end_if(should_stop())
         layout = system_named(system).layout(LAYOUTS["slf"])
-        loader = loader_for(str(self.folder / "store"), layout, stage_preset(PRESET, unet).batch_size, self.size.seed)
-        run = run_folder(self.folder / "runs", system, unet)
+        loader = loader_for(self.store.uri, layout, stage_preset(PRESET, unet).batch_size, self.size.seed)
         with bar(f"{system} U-Net {unet}", "steps") as progress:
             outcome = train(
-                run,
+                run_folder(self.folder / "runs", system, unet),
                 loader,
                 system,
                 unet,
@@ -145,17 +144,19 @@ class Demo:
                 progress=progress,
                 should_stop=should_stop,
             )
+        _end_if(not outcome["finished"])
         if outcome["already_finished"]:
             say(f"trained already: {outcome['step']} steps, loss {outcome['loss']:.4f}")
-        else:
-            say(f"{outcome['step']} steps in {outcome['seconds']:.0f} s, loss {outcome['loss']:.4f}")
+            return None, 0
+        say(f"{outcome['step']} steps in {outcome['seconds']:.0f} s, loss {outcome['loss']:.4f}")
+        return None, outcome["step"]
 
-    def _sample(self) -> list[Any]:
+    def _sample(self) -> tuple[list[Any], int]:
         from evaluation.portraits import draw_portraits
         from training.cli import run_folder
         from training.sampling import Portraitist
 
-        drawings = []
+        drawings, began = [], time.time()
         for system in SYSTEMS:
             runs = self.folder / "runs"
             portraitist = Portraitist.load(run_folder(runs, system, 1), run_folder(runs, system, 2))
@@ -163,43 +164,55 @@ class Demo:
                 drawings += draw_portraits(
                     self.store, portraitist, SCALES, self.folder / "portraits", progress=progress
                 )
-        return drawings
+        new = sum(drawing.picture.stat().st_mtime >= began for drawing in drawings)
+        say(f"{new} portraits drawn, {len(drawings) - new} were there")
+        return drawings, new
 
-    def _evaluate(self, drawings: list[Any]) -> dict[str, Any]:
+    def _evaluate(self, drawings: list[Any]) -> tuple[dict[str, Any], int]:
         from evaluation.evaluate import evaluate
 
-        return evaluate(self.store, drawings)
+        return evaluate(self.store, drawings), len(drawings)
 
-    def _report(self, result: dict[str, Any], drawings: list[Any], made: dict[str, Any], job: Any) -> Path:
+    def _report(self, result: dict[str, Any], drawings: list[Any]) -> tuple[Path, int]:
         from evaluation.report import build_report
 
         runs = sorted(folder.parent for folder in (self.folder / "runs").glob("*/config.json"))
-        about = {"command": "make demo", "cores": os.cpu_count(), "seed": self.size.seed, "seconds": self.seconds}
-        throughput = {"corpus": {**made, "seconds": self.seconds["corpus"]}, "extract": job.as_dict()}
-        return build_report(
-            self.store, runs, result, drawings, throughput, self.folder / "report" / "index.html", about
-        )
+        size = self.size
+        about = {
+            "commands": ["make demo"],
+            "machine": {"cores": os.cpu_count()},
+            "seeds": {"corpus": size.seed, "training": size.seed, "portraits": 0},
+        }
+        page = self.folder / "report" / "index.html"
+        return build_report(self.store, runs, result, drawings, self.done, page, about), 0
 
     def _summary(self, result: dict[str, Any], job: Any) -> dict[str, Any]:
         info, coverage = self.store.info(), self.store.coverage()
+        rows = (*result["systems"], *result["references"])
         return {
             "clips": info["clips"],
             "speakers": info["speakers"],
             "filled": {key: n["filled"] for key, n in coverage["constituents"].items() if n["filled"]},
-            "extracted_now": job.filled,
+            "filled_in_this_run": job.filled,
             "quarantined": info["quarantined"],
             "seconds": self.seconds,
-            "metrics": {
-                row["name"] + (f" x{row['cond_scale']:g}" if "cond_scale" in row else ""): _flat(row)
-                for row in (*result["systems"], *result["references"])
-            },
+            "metrics": {_name(row): _numbers(row) for row in rows},
         }
 
 
-def _flat(row: dict[str, Any]) -> dict[str, float]:
+def _end_if(stopped: bool) -> None:
+    if stopped:
+        raise VoxportraitError("stopped as asked; run the same command again to go on")
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['name']} at scale {row['cond_scale']:g}" if "cond_scale" in row else row["name"]
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
     """A row of the evaluation as name -> number: recall with its interval and random level, psnr, ssim."""
     numbers = {}
     for k, recall in row["recall"].items():
         numbers[f"R@{k}"] = recall["value"]
-        numbers |= {f"R@{k}_{name}": recall[name] for name in ("low", "high", "random")}
+        numbers |= {f"R@{k} {name}": recall[name] for name in ("low", "high", "random")}
     return numbers | {name: row[name]["value"] for name in ("psnr", "ssim") if row[name] is not None}
