@@ -111,7 +111,9 @@ def _number(value: int) -> str:
 
 
 def _seconds(value: float) -> str:
-    """Seconds for a person: `0.4 s`, `34 s`, `3 min 05 s`."""
+    """Seconds for a person: `< 0.1 s`, `0.4 s`, `34 s`, `3 min 05 s`."""
+    if value < 0.05:
+        return "< 0.1 s"
     if value < 10:
         return f"{value:.1f} s"
     minutes, seconds = divmod(round(value), 60)

@@ -43,7 +43,7 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]]) -> str | None:
     _name_ends(axes, lines)
     if min(losses) > 0 and max(losses) / min(losses) > 3:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(losses) / min(losses) < 50 else (1,)))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(axis="y", which="minor", length=0)
     else:

@@ -105,16 +105,19 @@ def quarantine(store: Store) -> list[dict[str, Any]]:
 def extraction(store: Store) -> dict[str, Any] | None:
     """What the store's fill jobs took: clips, wall seconds, and seconds of work by constituent, the longest first.
 
-    None where no job has ended. Work is summed over workers: more seconds than the wall's where several ran.
+    losses: constituent -> numbers that half precision could not hold. None where no job has ended.
+    Work is summed over workers: more seconds than the wall's where several ran.
     """
     jobs = store.table("jobs").to_table().filter(pc.equal(pc.field("kind"), "fill")).to_pylist()
     seconds: Counter[str] = Counter()
     filled: Counter[str] = Counter()
+    losses: Counter[str] = Counter()
     clips = 0
     for job in jobs:
         counts = json.loads(job["counts"])
         clips += counts.get("clips", 0)
         filled.update(counts.get("filled", {}))
+        losses.update(counts.get("float16_losses", {}))
         seconds.update(json.loads(job["seconds"]))
     wall = seconds.pop("wall", 0.0)
     if not clips or not wall:
@@ -124,7 +127,7 @@ def extraction(store: Store) -> dict[str, Any] | None:
         "clips": clips,
         "wall": wall,
         "work": work,
-        "jobs": len(jobs),
+        "losses": {key: number for key, number in losses.items() if number},
         "rows": [
             {
                 "name": name,
