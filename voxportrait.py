@@ -38,6 +38,9 @@ def main() -> None:
     except VoxportraitError as error:
         sys.stderr.write(f"voxportrait: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        sys.stderr.write(f"voxportrait: {str(error).splitlines()[0]}\n")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("voxportrait: interrupted; run the same command again to go on\n")
         sys.exit(130)

@@ -55,31 +55,32 @@ class Loader:
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from batch number `start` on, each read while the one before is used."""
         order = epoch_order(self.rows, self.seed, epoch, self.batch_size)
-        ahead: queue.Queue[Batch | BaseException | None] = queue.Queue(AHEAD)
+        ahead: queue.Queue[Batch | Exception | None] = queue.Queue(AHEAD)
         abandoned = threading.Event()
+
+        def hand_over(item: Batch | Exception | None) -> None:
+            while not abandoned.is_set():
+                try:
+                    return ahead.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
 
         def read() -> None:
             try:
                 for number in range(start, self.batches_per_epoch):
-                    positions = np.arange(number * self.batch_size, (number + 1) * self.batch_size)
-                    batch = self.read(order[positions], positions, epoch)
-                    while not abandoned.is_set():
-                        try:
-                            ahead.put(batch, timeout=0.1)
-                            break
-                        except queue.Full:
-                            continue
                     if abandoned.is_set():
                         return
-                ahead.put(None)
+                    positions = np.arange(number * self.batch_size, (number + 1) * self.batch_size)
+                    hand_over(self.read(order[positions], positions, epoch))
+                hand_over(None)
             except (OSError, ValueError, VoxportraitError) as error:
-                ahead.put(error)
+                hand_over(error)
 
         thread = threading.Thread(target=read, name="loader", daemon=True)
         thread.start()
         try:
             while (batch := ahead.get()) is not None:
-                if isinstance(batch, BaseException):
+                if isinstance(batch, Exception):
                     raise batch
                 yield batch
         finally:

@@ -67,9 +67,11 @@ class Store:
         except UsageError:
             if store.exists():
                 raise
-        for name, schema in reversed(TABLES.items()):  # `clips` last: a store is one when it is there
-            if not store.exists(name):
-                lance.write_dataset(schema.empty_table(), store.table_uri(name), enable_stable_row_ids=name == "clips")
+        with lance_errors(f"making a store at {uri}"):
+            for name, schema in reversed(TABLES.items()):  # `clips` last: a store is one when it is there
+                if not store.exists(name):
+                    empty, stable = schema.empty_table(), name == "clips"
+                    lance.write_dataset(empty, store.table_uri(name), enable_stable_row_ids=stable)
         return store
 
     def table_uri(self, name: str) -> str:

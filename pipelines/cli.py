@@ -64,7 +64,7 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{name}: {_plain(number)}" for name, number in value.items()) or "none"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if type(value) is int else "yes" if value is True else "no" if value is False else str(value)
 
 
 @corpus.command(hidden=True)

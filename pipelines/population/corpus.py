@@ -83,9 +83,10 @@ def synthesize(
     plans = [plan for who in people for plan in plan_clips(who, sets[who.index], shares[who.index])]
     missing = [plan for plan in plans if not plan.is_complete(root)]
     kept = len(plans) - len(missing)
+    progress = progress or (lambda done, total: None)
+    progress(kept, clips)
     for done, _ in enumerate(_film(root, missing, workers or os.cpu_count() or 1), start=kept + 1):
-        if progress:
-            progress(done, clips)
+        progress(done, clips)
     return {
         "root": str(root),
         "speakers": speakers,

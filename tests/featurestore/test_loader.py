@@ -41,10 +41,11 @@ def test_a_resume_goes_on_where_it_was(filled):
     assert [batch.clip_ids for batch in loader.batches(2, start=7)] == whole[7:]
 
 
-def test_an_unfinished_epoch_lets_its_reader_go(filled):
+@pytest.mark.parametrize("batch_size", [10, 120])
+def test_an_unfinished_epoch_lets_its_reader_go(filled, batch_size):
     import threading
 
-    batches = Loader(filled, LAYOUT, 10).batches(0)
+    batches = Loader(filled, LAYOUT, batch_size).batches(0)
     next(batches)
     batches.close()
     for thread in threading.enumerate():
