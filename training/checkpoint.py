@@ -1,0 +1,110 @@
+"""Checkpoints: a folder of safetensors and one JSON that says what they are. Nothing is pickled.
+
+<run>/checkpoints/step-00000400/{model,average,optimizer}.safetensors, checkpoint.json
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from featurestore.conditioning import Layout
+from featurestore.errors import UsageError, VoxportraitError
+
+FORMAT = 1
+KEPT = 2
+"""How many of the newest checkpoints of a run are kept."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk. about: system, cascade, unet, preset and its settings, layout, step, code, data, ..."""
+
+    folder: Path
+    about: dict[str, Any]
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.from_json(self.about["layout"])
+
+    def tensors(self, which: str, device: torch.device) -> dict[str, Tensor]:
+        """The tensors of `model`, `average` (the moving average, used for sampling) or `optimizer`."""
+        return load_file(self.folder / f"{which}.safetensors", device=str(device))
+
+
+def read_checkpoint(folder: Path, layout: Layout | None = None) -> Checkpoint:
+    """The checkpoint in a folder; a VoxportraitError if it is broken or, with `layout` given, was made with another."""
+    try:
+        about = json.loads((folder / "checkpoint.json").read_text())
+    except (OSError, ValueError) as error:
+        raise VoxportraitError(f"{folder} is not a readable checkpoint: {error}") from None
+    if about.get("format") != FORMAT:
+        raise VoxportraitError(f"{folder} has checkpoint format {about.get('format')}, this program reads {FORMAT}")
+    checkpoint = Checkpoint(folder, about)
+    if layout is not None:
+        layout.require(checkpoint.layout, f"checkpoint {folder}")
+    return checkpoint
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The folder of a run's newest whole checkpoint; None if it has none."""
+    folders = sorted((run / "checkpoints").glob("step-*"))
+    return folders[-1] if folders else None
+
+
+def open_run(run: str | os.PathLike[str], layout: Layout | None = None) -> Checkpoint:
+    """The newest checkpoint of a run directory; a UsageError if there is none."""
+    folder = latest_checkpoint(Path(run))
+    if folder is None:
+        raise UsageError(f"{run} holds no checkpoint: train it first")
+    return read_checkpoint(folder, layout)
+
+
+def write_checkpoint(
+    run: Path, step: int, about: Mapping[str, Any], network: nn.Module, average: nn.Module, optimizer: torch.optim.Adam
+) -> Path:
+    """Write a checkpoint whole or not at all, drop all but the newest `KEPT`, and return its folder."""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    unfinished = folder.with_name(f".{folder.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    parts = {"model": network.state_dict(), "average": average.state_dict(), "optimizer": _moments(network, optimizer)}
+    for part, tensors in parts.items():
+        contiguous = {name: values.contiguous() for name, values in tensors.items()}
+        save_file(contiguous, unfinished / f"{part}.safetensors")
+    (unfinished / "checkpoint.json").write_text(json.dumps({"format": FORMAT, **about, "step": step}, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+    for old in sorted(folder.parent.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old)
+    return folder
+
+
+def restore(checkpoint: Checkpoint, network: nn.Module, average: nn.Module, optimizer: torch.optim.Adam):
+    """Load weights, their moving average and the optimiser's moments: training goes on as if it had not stopped."""
+    device = next(network.parameters()).device
+    network.load_state_dict(checkpoint.tensors("model", device))
+    average.load_state_dict(checkpoint.tensors("average", device))
+    moments = checkpoint.tensors("optimizer", device)
+    for name, parameter in network.named_parameters():
+        if f"step/{name}" in moments:
+            optimizer.state[parameter] = {
+                "step": moments[f"step/{name}"].cpu(),
+                "exp_avg": torch.empty_like(parameter).copy_(moments[f"exp_avg/{name}"]),
+                "exp_avg_sq": torch.empty_like(parameter).copy_(moments[f"exp_avg_sq/{name}"]),
+            }
+
+
+def _moments(network: nn.Module, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    return {
+        f"{part}/{name}": values
+        for name, parameter in network.named_parameters()
+        for part, values in optimizer.state[parameter].items()
+    }

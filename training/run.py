@@ -1,0 +1,77 @@
+"""A run: what it is, where it lives, and that a directory holds one run only."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from featurestore.conditioning import Layout, Loader, System
+from featurestore.errors import UsageError
+from featurestore.version import code_version
+from training.presets import StagePreset, cascade_of
+
+_IDENTITY = ("system", "unet", "preset", "settings", "layout", "seed", "batch_size", "data")
+"""What must be the same for a run to go on; steps and code may differ."""
+
+
+def describe_run(
+    system: System, unet: int, preset: str, settings: StagePreset, layout: Layout, seed: int, steps: int, loader: Loader
+) -> dict[str, Any]:
+    """Everything that decides what a run becomes, as JSON: config.json of the run and part of each checkpoint."""
+    about = {
+        "system": system.name,
+        "cascade": cascade_of(system).name,
+        "unet": unet,
+        "preset": preset,
+        "settings": asdict(settings),
+        "layout": layout.to_json(),
+        "layout_fingerprint": layout.fingerprint,
+        "seed": seed,
+        "steps": steps,
+        "batch_size": loader.batch_size,
+        "data": loader.describe(),
+        "code": code_version(),
+        "torch": str(torch.__version__),
+    }
+    return json.loads(json.dumps(about))
+
+
+def open_run_directory(run: Path, about: dict[str, Any]):
+    """Make the directory and write config.json, or check that it holds this very run.
+
+    Raises UsageError naming the first thing in which the run there differs.
+    """
+    config = run / "config.json"
+    if config.exists():
+        before = json.loads(config.read_text())
+        for key in _IDENTITY:
+            if before.get(key) != about[key]:
+                raise UsageError(
+                    f"{run} holds another run: {_difference(key, before.get(key), about[key])}; "
+                    "take another directory or remove it"
+                )
+    elif run.exists() and any(run.iterdir()):
+        raise UsageError(f"{run} is not empty and not a run: take another directory")
+    run.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps(about, indent=1))
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        key, before, now = next(
+            (f"{key}.{part}", before.get(part), now.get(part))
+            for part in {**before, **now}
+            if before.get(part) != now.get(part)
+        )
+    return f"its {key} is {str(before)[:80]}, not {str(now)[:80]}"
+
+
+def load_settings(about: dict[str, Any]) -> StagePreset:
+    """The preset's settings as a checkpoint keeps them."""
+    settings = dict(about["settings"])
+    architecture = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings["architecture"].items()
+    }
+    return StagePreset(**{**settings, "architecture": architecture, "betas": tuple(settings["betas"])})

@@ -1,0 +1,183 @@
+"""Portraits from a trained cascade: both U-Nets' moving averages, classic guidance, a seed per picture.
+
+portraitist = Portraitist.load("runs/sr-1", "runs/sr-2")
+portraits = portraitist.draw(compact, seeds, cond_scale=3.0, guide=guide)
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featurestore.conditioning import Assembler, Layout, sample_seed
+from featurestore.conditioning import system as system_named
+from featurestore.errors import UsageError, choose
+from training import diffusion
+from training.checkpoint import Checkpoint, open_run
+from training.presets import Cascade, cascade_of
+from training.run import load_settings
+from training.samplers import SAMPLERS, Denoise
+from training.stage import Stage, enlarge, to_signed
+
+
+@dataclass(frozen=True)
+class Portraits:
+    """pictures: (N, 128, 128, 3) uint8; coarse: (N, 32, 32, 3) uint8, what U-Net 1 drew."""
+
+    pictures: np.ndarray
+    coarse: np.ndarray
+
+
+class Portraitist:
+    """Both stages of a cascade, ready to draw. layout: what its matrices are made with. about: both checkpoints'."""
+
+    def __init__(self, stages: tuple[Stage, Stage], layout: Layout, cascade: Cascade, about: tuple[dict, dict]):
+        self.stages, self.layout, self.cascade, self.about = stages, layout, cascade, about
+        self.device = stages[0].device
+        self._assembler = Assembler(layout, self.device, allow_missing=True)
+
+    @classmethod
+    def load(
+        cls,
+        first: str | os.PathLike[str],
+        second: str | os.PathLike[str],
+        device: str | None = None,
+        layout: Layout | None = None,
+    ) -> "Portraitist":
+        """Load U-Net 1 from the run directory `first` and U-Net 2 from `second`.
+
+        layout: what the caller's data is meant for. Raises UsageError where the two runs are not U-Net 1 and 2 of one
+        system, VoxportraitError where a checkpoint was made with another layout.
+        """
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        checkpoints = open_run(first, layout), open_run(second, layout)
+        for number, (run, checkpoint) in enumerate(zip((first, second), checkpoints, strict=True), start=1):
+            if checkpoint.about["unet"] != number:
+                raise UsageError(f"{run} holds U-Net {checkpoint.about['unet']}, not U-Net {number}")
+        one, two = checkpoints
+        if one.about["system"] != two.about["system"]:
+            raise UsageError(
+                f"{first} is system {one.about['system']}, {second} is {two.about['system']}: they must agree"
+            )
+        one.layout.require(two.layout, f"checkpoint {two.folder}")
+        cascade = cascade_of(system_named(one.about["system"]))
+        stages = load_stage(one, cascade, where), load_stage(two, cascade, where)
+        return cls(stages, one.layout, cascade, (one.about, two.about))
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        compact: Mapping[str, np.ndarray],
+        seeds: Sequence[int],
+        cond_scale: float = 1.0,
+        guide: np.ndarray | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        batch_size: int = 8,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Portraits:
+        """One portrait per seed, guided by null + (condition - null) x cond_scale at both stages.
+
+        compact: constituents of N clips as in `featurestore.conditioning.Batch`. seeds: N numbers >= 0; a portrait is
+        decided by its own seed and inputs, not by its batch. guide: (N, 8, 8, 3) uint8, for super-resolution alone.
+        sampler, steps: instead of the presets'. batch_size: the fixed shape the U-Nets work in; the last batch is
+        padded. progress: called with (done, N).
+        """
+        if self.cascade.sizes[0] and guide is None:
+            raise UsageError("super-resolution needs an image guide for each clip")
+        pictures, coarse = [], []
+        for first in range(0, len(seeds), batch_size):
+            chosen = range(first, min(first + batch_size, len(seeds)))
+            padded = [chosen[i % len(chosen)] for i in range(batch_size)]
+            drawn = self._draw_batch(
+                {key: values[padded] for key, values in compact.items()},
+                [seeds[i] for i in padded],
+                cond_scale,
+                guide[padded] if self.cascade.sizes[0] and guide is not None else None,
+                sampler,
+                steps,
+            )
+            coarse.append(_to_uint8(drawn[0][: len(chosen)]))
+            pictures.append(_to_uint8(drawn[1][: len(chosen)]))
+            if progress:
+                progress(chosen[-1] + 1, len(seeds))
+        return Portraits(np.concatenate(pictures), np.concatenate(coarse))
+
+    def _draw_batch(self, compact, seeds, cond_scale, guide, sampler, steps) -> list[Tensor]:
+        matrix = self._assembler({key: torch.from_numpy(values).to(self.device) for key, values in compact.items()})
+        low = None if guide is None else to_signed(guide, self.device)
+        drawn = []
+        for stage in self.stages:
+            low = draw_stage(stage, matrix, seeds, cond_scale, low, sampler, steps)
+            drawn.append(low)
+        return drawn
+
+
+def draw_stage(
+    stage: Stage,
+    matrix: Tensor,
+    seeds: Sequence[int],
+    cond_scale: float,
+    low: Tensor | None = None,
+    sampler: str | None = None,
+    steps: int | None = None,
+) -> Tensor:
+    """Pictures (B, 3, S, S) in -1..1 of one stage. low: the low-resolution picture in -1..1, at any smaller size."""
+    preset, size = stage.preset, stage.size
+    generators = [torch.Generator().manual_seed(sample_seed(seed, 0, stage.number, "portrait")) for seed in seeds]
+
+    def draw() -> Tensor:
+        return torch.stack([torch.randn(3, size, size, generator=g) for g in generators]).to(stage.device)
+
+    low_log_snr = None
+    if low is not None:
+        low_log_snr = diffusion.linear_log_snr(torch.full((len(seeds),), preset.guide_noise, device=stage.device))
+        low = diffusion.add_noise(enlarge(low, size, preset.enlarge), low_log_snr, draw())
+    denoise = guided(stage, matrix, cond_scale, low, low_log_snr)
+    run = SAMPLERS[choose("sampler", sampler or preset.sampler, SAMPLERS)]
+    return run(denoise, draw, stage.schedule, steps or preset.sampler_steps).clamp(-1, 1)
+
+
+def guided(
+    stage: Stage, matrix: Tensor, cond_scale: float, low: Tensor | None = None, low_log_snr: Tensor | None = None
+) -> Denoise:
+    """The clean picture a stage sees, by classifier-free guidance (arXiv 2207.12598) and dynamic thresholding.
+
+    prediction = null + (condition - null) x cond_scale, both in one batch; at scale 0 it is the unconditional model's.
+    low, low_log_snr: the noised low-resolution picture (B, 3, S, S) and how much it was noised.
+    """
+    twice = matrix.repeat(2, 1, 1)
+    drop = torch.arange(2, device=stage.device).repeat_interleave(len(matrix)).bool()
+    if low is not None and low_log_snr is not None:
+        low, low_log_snr = low.repeat(2, 1, 1, 1), low_log_snr.repeat(2)
+
+    def denoise(noisy: Tensor, log_snr: Tensor) -> Tensor:
+        log_snr = log_snr.to(stage.device)
+        both = stage.predict(noisy.repeat(2, 1, 1, 1), log_snr.repeat(2), twice, drop, low, low_log_snr)
+        condition, null = both.chunk(2)
+        prediction = null + (condition - null) * cond_scale
+        return threshold(diffusion.predicted_clean(stage.preset.objective, prediction, noisy, log_snr))
+
+    return denoise
+
+
+def threshold(pictures: Tensor, percentile: float = 0.95) -> Tensor:
+    """Dynamic thresholding (Imagen, arXiv 2205.11487, Section 2.3): values beyond the percentile are scaled back."""
+    limit = torch.quantile(pictures.abs().flatten(1), percentile, dim=1).clamp(min=1)[:, None, None, None]
+    return pictures.clamp(-limit, limit) / limit
+
+
+def load_stage(checkpoint: Checkpoint, cascade: Cascade, device: torch.device) -> Stage:
+    about = checkpoint.about
+    stage = Stage(about["unet"], cascade, load_settings(about), checkpoint.layout, device)
+    stage.network.load_state_dict(checkpoint.tensors("average", device))
+    stage.network.requires_grad_(False)
+    return stage
+
+
+def _to_uint8(pictures: Tensor) -> np.ndarray:
+    scaled = ((pictures.float() + 1) * 127.5).round().clamp(0, 255)
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,0 +1,48 @@
+"""imagen-pytorch's U-Nets, built offline and with the condition drop decided from outside, one sample at a time."""
+
+import contextlib
+import io
+from collections.abc import Mapping
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from featurestore.conditioning import COLUMNS, ROWS
+
+
+@cache
+def imagen_library() -> ModuleType:
+    """The module `imagen_pytorch.imagen_pytorch`, imported without a model hub.
+
+    Importing it asks a hub for T5's configuration; here it is given one whose width is the matrix's. Its keep mask is
+    drawn inside the U-Net; here a tensor of probabilities 0 and 1, one per sample, is taken as the mask itself.
+    """
+    import transformers
+
+    configuration: Any = transformers.T5Config
+    configuration.from_pretrained = classmethod(lambda cls, name: cls(d_model=COLUMNS))
+    try:
+        import imagen_pytorch.imagen_pytorch as library
+    finally:
+        del configuration.from_pretrained
+
+    draw_mask = library.prob_mask_like
+
+    def keep_mask(shape, prob, device):
+        return prob.bool() if isinstance(prob, torch.Tensor) else draw_mask(shape, prob, device)
+
+    library.prob_mask_like = keep_mask
+    return library
+
+
+def build_unet(architecture: Mapping[str, Any], low_resolution: bool) -> nn.Module:
+    """A U-Net conditioned on the matrix, and on a low-resolution picture where `low_resolution` says so.
+
+    architecture: arguments of `imagen_pytorch.Unet`. The weights are drawn from torch's global random state.
+    """
+    unet = imagen_library().Unet
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints advice about small widths
+        return unet(**architecture, text_embed_dim=COLUMNS, max_text_len=ROWS, lowres_cond=low_resolution)
