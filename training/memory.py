@@ -1,6 +1,6 @@
 """A loader over arrays in memory: for tests, for exports, and as the plainest example of the contract."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,10 @@ class MemoryLoader:
         batch_size: int,
         seed: int = 0,
         guide: np.ndarray | None = None,
-        held_out: Mapping[int, Any] | list[int] | None = None,
+        held_out: Iterable[int] = (),
         about: Mapping[str, Any] | None = None,
     ):
-        held = set(held_out or ())
+        held = set(held_out)
         self._train = np.array([i for i in range(len(clip_ids)) if i not in held])
         self._held = np.array(sorted(held), dtype=np.int64)
         if not len(self._train):
