@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -181,13 +182,21 @@ def _film_one(root: Path, plan: ClipPlan) -> ClipPlan:
 
 
 def _start_worker() -> None:
-    """A worker leaves interrupts to its parent and computes on one thread."""
+    """A worker leaves interrupts to its parent, ends when the parent is killed, and computes on one thread."""
     import cv2
     from threadpoolctl import threadpool_limits
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     threadpool_limits(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
