@@ -61,10 +61,7 @@ class Demo:
             self._step("corpus", "clips", self._corpus)
             self.store = Store.open_or_create(str(self.folder / "store"))
             job = self._step("extract", "clips", lambda: self._extract(should_stop))
-            for system in SYSTEMS:
-                for unet in (1, 2):
-                    train = lambda system=system, unet=unet: self._train(system, unet, should_stop)
-                    self._step(f"train {system} U-Net {unet}", "steps", train)
+            self._step("train", "", lambda: self._train(should_stop))
             drawings = self._step("sample", "portraits", self._sample)
         result = self._step("evaluate", "portraits", lambda: self._evaluate(drawings))
         record.write_text(json.dumps(self.done, indent=1) + "\n")
@@ -121,35 +118,31 @@ class Demo:
             say("nothing to extract: every constituent of every clip is in the store already")
         return summary, summary.clips
 
-    def _train(self, system: str, unet: int, should_stop: Callable[[], bool]) -> tuple[None, int]:
-        from featurestore.conditioning import LAYOUTS
-        from featurestore.conditioning import system as system_named
+    def _train(self, should_stop: Callable[[], bool]) -> tuple[None, int]:
+        """Both U-Nets of both systems, each in a process of its own; each is a step of its own in the record."""
+        from infra.parallel_training import Training, train_all
         from training.cli import run_folder
-        from training.data import loader_for
-        from training.loop import train
         from training.presets import stage_preset
 
-        _end_if(should_stop())
-        layout = system_named(system).layout(LAYOUTS["slf"])
-        loader = loader_for(self.store.uri, layout, stage_preset(PRESET, unet).batch_size, self.size.seed)
-        with bar(f"{system} U-Net {unet}", "steps") as progress:
-            outcome = train(
-                run_folder(self.folder / "runs", system, unet),
-                loader,
+        trainings = [
+            Training(
                 system,
                 unet,
-                PRESET,
-                seed=self.size.seed,
-                steps=self.size.steps,
-                progress=progress,
-                should_stop=should_stop,
+                run_folder(self.folder / "runs", system, unet),
+                self.size.steps or stage_preset(PRESET, unet).steps,
             )
-        _end_if(not outcome["finished"])
-        if outcome["already_finished"]:
-            say(f"trained already: {outcome['step']} steps, loss {outcome['loss']:.4f}")
-            return None, 0
-        say(f"{outcome['step']} steps in {outcome['seconds']:.0f} s, loss {outcome['loss']:.4f}")
-        return None, outcome["step"]
+            for unet in (1, 2)
+            for system in SYSTEMS
+        ]
+        with bar("training", "steps") as draw:
+            seconds = train_all(trainings, self.store.uri, PRESET, self.size.seed, draw, should_stop)
+        _end_if(should_stop())
+        for training in trainings:
+            took = seconds[training.run.name]
+            say(f"{training.run.name}: {training.step} steps" + (f" in {took:.0f} s" if took else ", trained already"))
+            if took:
+                self.done[f"train {training.run.name}"] = {"seconds": took, "count": training.steps, "unit": "steps"}
+        return None, 0
 
     def _sample(self) -> tuple[list[Any], int]:
         from evaluation.portraits import draw_portraits
