@@ -10,9 +10,9 @@ from featurestore.console import Json, print_json, print_table, say
 
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where everything goes.")] = Path("demo"),
-    speakers: Annotated[int, typer.Option(min=3, help="Synthetic people.")] = 40,
+    speakers: Annotated[int, typer.Option(min=3, help="Synthetic people.")] = 52,
     test_speakers: Annotated[int, typer.Option(min=2, help="How many of them are never trained on.")] = 12,
-    clips: Annotated[int, typer.Option(min=6, help="Clips of all of them together.")] = 100,
+    clips: Annotated[int, typer.Option(min=6, help="Clips of all of them together.")] = 120,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps a U-Net, instead of the preset's.")] = None,
     as_json: Json = False,

@@ -29,9 +29,9 @@ SCALES = (1.0, 3.0)
 class Size:
     """How large a demo is. steps: a U-Net's training steps, the preset's where it is None."""
 
-    speakers: int = 40
+    speakers: int = 52
     test_speakers: int = 12
-    clips: int = 100
+    clips: int = 120
     seed: int = 0
     steps: int | None = None
 
