@@ -38,7 +38,7 @@ class Size:
 
 @dataclass
 class Demo:
-    """A folder with corpus/, store/, runs/, portraits/ and report/.
+    """A folder with corpus/, store/, runs/, portraits/, portraits.png and report/.
 
     seconds: of each step of this run. done: step -> {"seconds", "count", "unit"} of the run that did the step's work,
     kept in steps.json.
@@ -168,7 +168,9 @@ class Demo:
 
     def _report(self, result: dict[str, Any], drawings: list[Any]) -> tuple[Path, int]:
         from evaluation.report import build_report
+        from evaluation.sheet import portrait_sheet
 
+        portrait_sheet(self.store, drawings, SCALES[0], self.folder / "portraits.png")
         runs = sorted(folder.parent for folder in (self.folder / "runs").glob("*/config.json"))
         size = self.size
         about = {

@@ -1,0 +1,39 @@
+"""One picture of all portraits: a column a speaker; true face, guide, and each system's portrait below one another."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from evaluation.faces import read_faces
+from evaluation.portraits import Drawing, by_system_and_scale, read_picture
+from featurestore.errors import VoxportraitError
+from featurestore.store import Store
+
+GAP = 6
+"""White pixels between pictures."""
+
+
+def portrait_sheet(store: Store, drawings: Sequence[Drawing], cond_scale: float, out: Path) -> Path:
+    """Write the sheet of the drawings at one scale as PNG; a VoxportraitError if there are none.
+
+    Rows: the true faces, their guides with their 8 x 8 squares visible, then a row a system.
+    """
+    groups = [group for (_, scale), group in by_system_and_scale(drawings).items() if scale == cond_scale]
+    if not groups:
+        raise VoxportraitError(f"there are no portraits at scale {cond_scale:g}")
+    clips = sorted(drawing.clip_id for drawing in groups[0])
+    faces, guides = read_faces(store, clips)
+    rows = [list(faces), [np.kron(guide, np.ones((16, 16, 1), np.uint8)) for guide in guides]]
+    for group in groups:
+        by_clip = {drawing.clip_id: read_picture(drawing.picture) for drawing in group}
+        rows.append([by_clip.get(clip, np.full_like(faces[0], 255)) for clip in clips])
+    margin = ((0, GAP), (0, GAP), (0, 0))
+    padded = [np.hstack([np.pad(picture, margin, constant_values=255) for picture in row]) for row in rows]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    entries = PngInfo()
+    entries.add_text("Description", "Portraits from the third row down are generated. Not photographs of anybody.")
+    Image.fromarray(np.vstack(padded)[:-GAP, :-GAP]).save(out, "PNG", optimize=True, pnginfo=entries)
+    return out
