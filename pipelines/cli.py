@@ -67,14 +67,6 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if type(value) is int else "yes" if value is True else "no" if value is False else str(value)
 
 
-@corpus.command(hidden=True)
-def sources() -> None:
-    """The layouts that are known."""
-    from pipelines.sources import SOURCES
-
-    print_table(("source",), ((name,) for name in SOURCES))
-
-
 def _print_models(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(rows)
