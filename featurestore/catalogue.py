@@ -1,6 +1,7 @@
 """The catalogue of constituents: what can be stored for a clip, one key per shape. Data, no code to run.
 
-A new constituent is one line in `CATALOGUE` and one extractor that makes it. Importable without Arrow or Lance.
+A new constituent is one line in `_CONSTITUENTS` and one extractor that makes it; another package adds its own as an
+entry point (docs/extractors.md). Importable without Arrow or Lance.
 Shapes and constants follow the SLF paper and its released code unless a line says otherwise.
 """
 
@@ -9,13 +10,23 @@ from math import prod
 
 import numpy as np
 
-from featurestore.errors import choose
+from featurestore.errors import VoxportraitError, choose
+from featurestore.plugins import added, load
 
+# fmt: off
 ATTRIBUTES = {
     "gender": ("man", "woman"),
     "ethnicity": ("indian", "asian", "latino hispanic", "black", "middle eastern", "white"),
+    "language": (
+        "Arabic", "Basque", "Breton", "Catalan", "Chinese_China", "Chinese_Hongkong", "Chinese_Taiwan", "Chuvash",
+        "Czech", "Dhivehi", "Dutch", "English", "Esperanto", "Estonian", "French", "Frisian", "Georgian", "German",
+        "Greek", "Hakha_Chin", "Indonesian", "Interlingua", "Italian", "Japanese", "Kabyle", "Kinyarwanda", "Kyrgyz",
+        "Latvian", "Maltese", "Mangolian", "Persian", "Polish", "Portuguese", "Romanian", "Romansh_Sursilvan",
+        "Russian", "Sakha", "Slovenian", "Spanish", "Swedish", "Tamil", "Tatar", "Turkish", "Ukranian", "Welsh",
+    ),
 }
-"""The values an attribute may take, in the order of their one-hot columns."""
+"""The values a label may take, in the order of their one-hot columns. Languages as CommonLanguage spells them."""
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -60,10 +71,12 @@ _CONSTITUENTS = (
     ),
     # speaker embeddings
     Constituent("ecapa", "vector", "SpeechBrain ECAPA-TDNN speaker embedding of 24 s", (192,)),
-    Constituent("pyannote", "block", "pyannote speaker embeddings of the 37 windows of 3 s and longer", (37, 512)),
+    Constituent("pyannote", "block", "pyannote speaker embeddings of the 31 windows that the layouts use", (31, 512)),
     Constituent("pyannote_all", "block", "pyannote speaker embeddings of all 177 windows", (177, 512)),
     Constituent("titanet", "vector", "NeMo TitaNet-L speaker embedding of 24 s", (192,)),
+    Constituent("titanet_sliding", "vector", "the mean of NeMo TitaNet-L over 22 windows of 3 s", (192,)),
     Constituent("speakernet", "vector", "NeMo SpeakerNet speaker embedding of 24 s", (256,)),
+    Constituent("speakernet_sliding", "vector", "the mean of NeMo SpeakerNet over 22 windows of 3 s", (256,)),
     # classical features
     Constituent("short_term", "block", "pyAudioAnalysis short-term features, 34 and their deltas", (79, 68)),
     Constituent("mel", "block", "librosa power mel spectrogram as released: 22,050 Hz, hop 4,800", (111, 128)),
@@ -89,10 +102,29 @@ _CONSTITUENTS = (
         "uint8",
         extras=(("guide", "uint8(8,8,3)"),),
     ),
+    Constituent(
+        "face_parts",
+        "block",
+        "468 landmarks of the face, x and y as fractions of the `face` picture: see `featurestore.face_parts`",
+        (468, 2),
+        extras=(("score", "float32"),),
+    ),
     Constituent("face_embedding_dlib", "vector", "dlib face recognition embedding", (128,)),
+    Constituent("face_embedding_vgg_face", "vector", "DeepFace VGG-Face embedding", (4096,)),
+    Constituent("face_embedding_facenet", "vector", "DeepFace FaceNet embedding", (128,)),
+    Constituent("face_embedding_facenet512", "vector", "DeepFace FaceNet embedding", (512,)),
+    Constituent("face_embedding_arcface", "vector", "DeepFace ArcFace embedding", (512,)),
+    Constituent("face_embedding_openface", "vector", "DeepFace OpenFace embedding", (128,)),
+    Constituent("face_embedding_deepface", "vector", "DeepFace's DeepFace (Facebook) embedding", (4096,)),
+    Constituent("face_embedding_deepid", "vector", "DeepFace DeepID embedding", (160,)),
+    Constituent("face_embedding_ghostfacenet", "vector", "DeepFace GhostFaceNet embedding", (512,)),
 )
 
 CATALOGUE: dict[str, Constituent] = {c.key: c for c in _CONSTITUENTS}
+for _key, _point in added("voxportrait.constituents", CATALOGUE).items():
+    CATALOGUE[_key] = load(_point)
+    if not isinstance(CATALOGUE[_key], Constituent) or CATALOGUE[_key].key != _key:
+        raise VoxportraitError(f"entry point {_key} = {_point.value} is not a Constituent of the key {_key!r}")
 
 
 def constituent(key: str) -> Constituent:

@@ -13,15 +13,18 @@ _CLIP_ID = re.compile(r"[^/\x00-\x1f]+(/[^/\x00-\x1f]+){3}")
 class Clip:
     """One utterance of one speaker: a face track with its sound.
 
-    clip_id: `<dataset>/<speaker>/<video>/<utterance>`; path: the media file; split: `train`, `val` or `test`;
+    clip_id: `<dataset>/<speaker>/<video>/<utterance>`; path: the media file, or a picture, or a folder of frames;
+    sound_path: the file with the sound where it is another one; split: `train`, `val` or `test`;
     corpus_*: what the corpus itself says of the speaker (None where it says nothing); age in years, gender `man` or
-    `woman`, ethnicity one of `catalogue.ATTRIBUTES`; face_track: (frame, x, y, w, h) rows, boxes as fractions of the
-    frame, empty where the corpus has none.
+    `woman`, ethnicity one of `catalogue.ATTRIBUTES`; face_track: (frame, x, y, w, h) rows in the order of the clip's
+    frames, boxes as fractions of the frame, empty where the corpus has none. A single row with w = h = 0 is a point:
+    the speaker's face is the one nearest to it, in every frame.
     """
 
     clip_id: str
     path: str
     split: str
+    sound_path: str = ""
     licence: str = ""
     consent: str = ""
     corpus_age: float | None = None

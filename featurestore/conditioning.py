@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 ROWS, COLUMNS = 256, 768
-LANGUAGES = 45
-"""Labels of the language model; a language's code is its place in that model's label encoder."""
+LANGUAGES = len(ATTRIBUTES["language"])
 
 ENCODINGS = ("values", "constant", "one-hot", "level")
 
@@ -153,14 +152,16 @@ class Layout:
 
 
 _DROPOUT = {"age": 0.2, "gender": 0.2, "ethnicity": 0.2, "language": 0.2}
-_WINDOWS_6_TO_24_S = tuple(range(22, 37))
-"""`pyannote` holds the windows of 3 s (22), 6 s (10), 12 s (4) and 24 s (1), in this order."""
+_EVERY_SECOND = (0, 1, 2, 3, 4, 5, 7, 9, 11, 13, 15, *range(16, 31))
+_LAST_26 = tuple(range(5, 31))
+"""Of `pyannote`, which holds windows of 3 s that start at 1, 3, 5, 7, 9 and 11 to 21 s (16), and all those of 6 s (10),
+12 s (4) and 24 s (1), in this order."""
 
 # fmt: off
 _SLF = Layout("slf", dropout=_DROPOUT, blocks=(
     #     constituent   row rows col cols
     Block("ecapa",        0,   1,  0, 192, scale=1 / 200),
-    Block("pyannote",     1,  26,  0, 512, scale=1 / 400, take=(*range(1, 22, 2), *_WINDOWS_6_TO_24_S)),
+    Block("pyannote",     1,  26,  0, 512, scale=1 / 400, take=_EVERY_SECOND),
     Block("titanet",     27,   1,  0, 192, scale=10),
     Block("speakernet",  28,   1,  0, 256),
     Block("short_term",  29,  79,  0,  68, scale=1 / 100),
@@ -178,7 +179,7 @@ _SLF_RELEASED = Layout("slf-released", dropout=_DROPOUT, blocks=(
     Block("gender",       2,   1,   0, 768, "level", codes=(1, -1)),
     Block("language",     3,   1,   0,  LANGUAGES, "one-hot"),
     Block("ecapa",        4,   1, 288, 192, scale=1 / 200),
-    Block("pyannote",     5,  26,   0, 512, scale=1 / 400, take=tuple(range(11, 37))),
+    Block("pyannote",     5,  26,   0, 512, scale=1 / 400, take=_LAST_26),
     Block("titanet",     31,   1, 160, 192, scale=10),
     Block("speakernet",  32,   1, 128, 256),
     Block("short_term",  33,  79,  60,  68, scale=1 / 100),
@@ -225,7 +226,7 @@ def system(name: str) -> System:
 
 
 def attribute_code(key: str, label: str | None) -> int:
-    """The code of a label of gender or ethnicity, -1 where it is None."""
+    """The code of a label of gender, ethnicity or language, -1 where it is None."""
     return -1 if label is None else ATTRIBUTES[key].index(choose(key, label, ATTRIBUTES[key]))
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from featurestore.catalogue import CATALOGUE, Constituent
 from featurestore.clip import Clip
 
-FORMAT = b"1"
+FORMAT = b"2"
 """Version of the store's layout, kept in the schema metadata of `clips`."""
 
 _KEY = {b"lance-schema:unenforced-primary-key": b"true"}
@@ -35,6 +35,7 @@ CLIPS = pa.schema(
         ("video_id", pa.string()),
         ("split", pa.string()),
         ("path", pa.string()),
+        ("sound_path", pa.string()),
         ("licence", pa.string()),
         ("consent", pa.string()),
         ("corpus_age", pa.float32()),

@@ -1,8 +1,8 @@
 """Finding the speaker's face in one frame of a clip, and cutting it out in SLF's geometry.
 
-    detector = DETECTORS[DEFAULT_DETECTOR]()
-    detector.load("cpu")
-    face = find_face(detector, clip, media)
+    finder = FaceFinder(Recipe())
+    finder.load("cpu")
+    face = finder.find(clip, media)
     face.target_128, face.guide_8, face.jpeg_256
 
 Geometry (SLF, released code): the detected box is grown by 0.4 of its height above and below and 0.5 of its width left
@@ -12,18 +12,19 @@ and right and cut at the frame's edge; its long side becomes 128, centred on bla
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from featurestore.clip import Clip
-from pipelines import weights
+from featurestore.errors import choose
 from pipelines.decoding import Media
+from pipelines.detectors import DETECTORS, Box, Detector
+from pipelines.recipe import Recipe
 from pipelines.reject import Reject
 
 GROW_HEIGHT, GROW_WIDTH = 0.4, 0.5
@@ -33,7 +34,6 @@ JPEG_QUALITY = 95
 
 TEST_FRAME = 10
 ATTEMPTS = 5
-DEFAULT_DETECTOR = "fastmtcnn"
 
 GEOMETRY: dict[str, Any] = {
     "grow": [GROW_HEIGHT, GROW_WIDTH],
@@ -41,72 +41,11 @@ GEOMETRY: dict[str, Any] = {
     "zoom": list(ZOOM),
     "resampling": "bicubic, antialiased, once",
     "guide": "block means",
-    "frame": f"{TEST_FRAME} in test, else by sha256 of the clip id; {ATTEMPTS} attempts",
 }
-"""What of this module's choices changes a face's values, for its maker's parameters."""
+"""What of this module's choices changes how a face is cut out, for makers' parameters."""
 
-
-@dataclass(frozen=True)
-class Box:
-    """A detected face: left, top, width, height in pixels of the frame, and the detector's probability."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    probability: float
-
-
-class Detector(Protocol):
-    """Finds faces in one frame. `maker()` is cheap and JSON-able: name, version, weights and what else matters."""
-
-    name: str
-
-    def maker(self) -> dict[str, Any]: ...
-
-    def load(self, device: str) -> None: ...
-
-    def detect(self, frame: np.ndarray) -> list[Box]: ...
-
-
-class FastMtcnn:
-    """MTCNN of facenet-pytorch with the weights in its package (Zhang et al. 2016)."""
-
-    name = "fastmtcnn"
-    smallest_face, smallest_share = 20, 1 / 12
-
-    def maker(self) -> dict[str, Any]:
-        return {
-            "detector": self.name,
-            "library": f"facenet-pytorch {version('facenet-pytorch')}",
-            "weights": weights.digest(self.name),
-            "smallest_face": f"{self.smallest_face} pixels, 1/{round(1 / self.smallest_share)} of the short side",
-        }
-
-    def load(self, device: str) -> None:
-        import torch
-
-        weights.ensure(self.name)
-        from facenet_pytorch import MTCNN
-
-        self._network = MTCNN(keep_all=True, device=torch.device(device)).eval()
-
-    def detect(self, frame: np.ndarray) -> list[Box]:
-        """(height, width, 3) uint8 RGB -> all faces, the largest first."""
-        short_side = min(frame.shape[:2])
-        if short_side < self.smallest_face:
-            return []
-        self._network.min_face_size = max(self.smallest_face, round(short_side * self.smallest_share))
-        corners, probabilities = self._network.detect(frame)
-        if corners is None:
-            return []
-        return [
-            Box(float(left), float(top), float(right - left), float(bottom - top), float(probability))
-            for (left, top, right, bottom), probability in zip(corners, probabilities, strict=True)
-        ]
-
-
-DETECTORS: dict[str, type[FastMtcnn]] = {FastMtcnn.name: FastMtcnn}
+FRAMES = f"{TEST_FRAME} in test, else by sha256 of the clip id; {ATTEMPTS} attempts"
+"""Which frames are looked at, for makers' parameters."""
 
 
 @dataclass(frozen=True)
@@ -136,21 +75,57 @@ class Face:
         return file.getvalue()
 
 
-def find_face(detector: Detector, clip: Clip, media: Media) -> Face:
-    """The largest face in the clip's frame, or in the first of a few others that shows one.
+class FaceFinder:
+    """Finds the speaker's face in a clip, as a recipe says."""
 
-    The frame is number 10 for the test split, else a pseudo-random one fixed by the clip's id. Raises Reject(`face`).
-    """
-    tried = []
-    for index in candidate_frames(clip, media.frame_count):
-        tried.append(index)
-        frame = media.frame(index)
-        boxes = [box for box in detector.detect(frame) if _lies_in(box, frame)]
-        if boxes:
-            return Face(index, max(boxes, key=lambda box: box.width * box.height), frame)
-    if not tried:
-        media.frame(0)
-    raise Reject("face", "no face", f"{detector.name} finds no face in frames {', '.join(map(str, tried))}")
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.detector: Detector = DETECTORS[choose("detector", recipe.detector, DETECTORS)]()
+
+    def load(self, device: str) -> None:
+        self.detector.load(device)
+
+    def find(self, clip: Clip, media: Media) -> Face:
+        """The speaker's face in the clip's frame, or in the first of a few others that shows one.
+
+        The frame is number 10 for the test split, else a pseudo-random one fixed by the clip's id. Of several faces it
+        is the one that `which_face` says. Raises Reject(`face`).
+        """
+        tried = []
+        for index in candidate_frames(clip, media.frame_count):
+            tried.append(index)
+            frame = media.frame(index)
+            tracked = tracked_box(clip, index, media.frame_count, frame)
+            boxes = [box for box in self.detector.detect(frame, tracked) if _lies_in(box, frame)]
+            if boxes:
+                return Face(index, which_face(boxes, tracked, self.recipe), frame)
+        if not tried:
+            media.frame(0)
+        raise Reject("face", "no face", f"{self.detector.name} finds no face in frames {', '.join(map(str, tried))}")
+
+
+def face_maker(recipe: Recipe) -> dict[str, Any]:
+    """What of the recipe decides which face is found, and in which frame: for makers' parameters."""
+    detector = DETECTORS[choose("detector", recipe.detector, DETECTORS)]()
+    return detector.maker() | {"face": recipe.face, "frame": FRAMES}
+
+
+def tracked_box(clip: Clip, index: int, frame_count: int, frame: np.ndarray) -> Box | None:
+    """The corpus's box, in pixels, for frame `index` of a clip; a point is a box of no size. None without a track."""
+    if not clip.face_track:
+        return None
+    row = min(index * len(clip.face_track) // frame_count, len(clip.face_track) - 1)
+    _, x, y, w, h = clip.face_track[row]
+    height, width = frame.shape[:2]
+    return Box(x * width, y * height, w * width, h * height, 1.0)
+
+
+def which_face(boxes: Sequence[Box], tracked: Box | None, recipe: Recipe) -> Box:
+    """The speaker's box: the nearest to the corpus's point, or to its track if the recipe says so; else the largest."""
+    if tracked is None or (recipe.face == "largest" and tracked.width > 0):
+        return max(boxes, key=lambda box: box.width * box.height)
+    x, y = tracked.centre
+    return min(boxes, key=lambda box: (box.centre[0] - x) ** 2 + (box.centre[1] - y) ** 2)
 
 
 def candidate_frames(clip: Clip, frame_count: int) -> Iterator[int]:
@@ -195,5 +170,6 @@ def shrink_to_guide(target: np.ndarray) -> np.ndarray:
 def _lies_in(box: Box, frame: np.ndarray) -> bool:
     """Whether the box's centre is a place of the frame, so that there is something to cut out."""
     height, width = frame.shape[:2]
-    inside = 0 <= box.x + box.width / 2 < width and 0 <= box.y + box.height / 2 < height
+    x, y = box.centre
+    inside = 0 <= x < width and 0 <= y < height
     return inside and min(box.width, box.height) > 1

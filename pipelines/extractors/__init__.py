@@ -1,76 +1,87 @@
 """Extractors: one file a library. Each declares what it needs and makes, and says its makers without loading a model.
 
-    for extractor in extractors_for(["ecapa", "face"]):
+    for extractor in extractors_for(["ecapa", "face"], Recipe()):
         extractor.makers(); extractor.load("cpu"); extractor.extract(sample)
 
-A new extractor is one file here, one line in `EXTRACTORS` and one in the catalogue.
+A new extractor is one file here, one line in `EXTRACTORS` and one in the catalogue; or another package's, which names
+it as an entry point (docs/extractors.md).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from importlib import import_module
-from typing import Any, Protocol
 
 from featurestore.catalogue import constituent
 from featurestore.errors import UsageError
-from featurestore.makers import Maker
-from pipelines.sample import Sample
+from featurestore.plugins import added, load
+from pipelines.extractors.base import Extractor, Network, Resources, Values
+from pipelines.recipe import Recipe
 
-Values = Mapping[str, Any]
-"""Column name -> value: an array for a vector or block, bytes for a picture, text or a number for a label."""
+__all__ = ["AVAILABLE", "EXTRACTORS", "Extractor", "Network", "Recipe", "Resources", "Values", "extractors_for"]
 
-
-class Extractor(Protocol):
-    """Makes constituents of one clip at a time; what it makes depends on that clip alone.
-
-    makes: the constituents; needs: what of a Sample it reads: `media`, `sound`, `face` or `corpus` (the clip's row
-    alone); requires: columns of the clip's row that must not be NULL (`corpus_age`, ...), else there is nothing to
-    make. `makers()` is cheap: it loads no model and imports no heavy library. `load()` brings the model into memory,
-    once per worker, on the device named (`cpu`, `cuda`). `extract(sample)` gives the columns of all it makes.
-    """
-
-    name: str
-    makes: tuple[str, ...]
-    needs: str
-    requires: tuple[str, ...]
-
-    def makers(self) -> dict[str, Maker]: ...
-
-    def load(self, device: str) -> None: ...
-
-    def extract(self, sample: Sample) -> Values: ...
+Factory = Callable[[Recipe], Extractor]
 
 
-def _from(module: str, name: str, *arguments: str) -> Callable[[], Extractor]:
-    """Makes the extractor `name` of this package's `module`, which is imported only then."""
-    return lambda: getattr(import_module(f"{__name__}.{module}"), name)(*arguments)
+def _from(module: str, name: str, *arguments: str, recipe: bool = False) -> Factory:
+    """Makes the extractor `name` of this package's `module`, imported only then; `recipe`: it wants the recipe too."""
+
+    def make(chosen: Recipe) -> Extractor:
+        build = getattr(import_module(f"{__name__}.{module}"), name)
+        return build(*arguments, chosen) if recipe else build(*arguments)
+
+    return make
 
 
-_face = _from("face", "FaceCrop")
-EXTRACTORS: dict[str, Callable[[], Extractor]] = {
+def _attribute(key: str) -> Factory:
+    """Age, gender or ethnicity, by whom the recipe says."""
+    by = {
+        "corpus": _from("corpus", "CorpusAttribute", key),
+        "deepface": _from("deepface", "Attribute", key, recipe=True),
+    }
+    return lambda chosen: by[chosen.attributes](chosen)
+
+
+_face = _from("face", "FaceCrop", recipe=True)
+EXTRACTORS: dict[str, Factory] = {
     "media": _from("media", "MediaRecord"),
     "ecapa": _from("speechbrain", "Ecapa"),
+    "language": _from("speechbrain", "Language"),
+    "pyannote": _from("pyannote", "Pyannote", "pyannote"),
+    "pyannote_all": _from("pyannote", "Pyannote", "pyannote_all"),
+    "titanet": _from("nemo", "Speaker", "titanet"),
+    "titanet_sliding": _from("nemo", "Speaker", "titanet_sliding"),
+    "speakernet": _from("nemo", "Speaker", "speakernet"),
+    "speakernet_sliding": _from("nemo", "Speaker", "speakernet_sliding"),
     "short_term": _from("pyaudioanalysis", "ShortTerm"),
     "mel": _from("librosa", "Mel"),
+    "mel_log": _from("librosa", "LogMel"),
     "speech": _from("speech", "Speech"),
-    "age": _from("corpus", "CorpusAttribute", "age"),
-    "gender": _from("corpus", "CorpusAttribute", "gender"),
-    "ethnicity": _from("corpus", "CorpusAttribute", "ethnicity"),
+    "age": _attribute("age"),
+    "gender": _attribute("gender"),
+    "ethnicity": _attribute("ethnicity"),
     "face": _face,
     "face_128": _face,
-    "face_embedding_dlib": _from("dlib", "FaceEmbedding"),
+    "face_parts": _from("landmarks", "FaceParts", recipe=True),
+    "face_embedding_dlib": _from("dlib", "FaceEmbedding", recipe=True),
+    **{
+        f"face_embedding_{model}": _from("deepface", "FaceEmbedding", model, recipe=True)
+        for model in ("vgg_face", "facenet", "facenet512", "arcface", "openface", "deepface", "deepid", "ghostfacenet")
+    },
 }
-"""Constituent -> what makes the extractor that makes it."""
+"""Constituent -> what makes, of a recipe, the extractor that makes it."""
+
+for _key, _point in added("voxportrait.extractors", EXTRACTORS).items():
+    EXTRACTORS[_key] = lambda chosen, point=_point: load(point)(chosen)  # type: ignore[misc]
 
 AVAILABLE: tuple[str, ...] = tuple(EXTRACTORS)
 """The constituents of the catalogue that can be made."""
 
 
-def extractors_for(constituents: Iterable[str]) -> list[Extractor]:
+def extractors_for(constituents: Iterable[str], recipe: Recipe = Recipe()) -> list[Extractor]:
     """New extractors that make `constituents`, each extractor once, in the registry's order.
 
-    Raises UsageError for a name that the catalogue does not know or that no extractor makes yet.
+    Raises UsageError for a name that the catalogue does not know or that no extractor makes.
     """
     wanted = {constituent(key).key for key in constituents}
     if unmade := sorted(wanted.difference(AVAILABLE)):
-        raise UsageError(f"no extractor makes {', '.join(unmade)} yet. Available: {', '.join(AVAILABLE)}.")
-    return [make() for make in dict.fromkeys(EXTRACTORS[key] for key in AVAILABLE if key in wanted)]
+        raise UsageError(f"no extractor makes {', '.join(unmade)}. Available: {', '.join(AVAILABLE)}.")
+    return [make(recipe) for make in dict.fromkeys(EXTRACTORS[key] for key in AVAILABLE if key in wanted)]

@@ -1,11 +1,11 @@
 """Attributes of the speaker that the corpus itself states; no model guesses anything."""
 
 from featurestore.makers import Maker
-from pipelines.extractors import Values
+from pipelines.extractors.base import Extractor, Values
 from pipelines.sample import Sample
 
 
-class CorpusAttribute:
+class CorpusAttribute(Extractor):
     """`age`, `gender` or `ethnicity` from the clip's row. Its probability is NULL: the corpus gives none."""
 
     needs = "corpus"
@@ -18,9 +18,6 @@ class CorpusAttribute:
     def makers(self) -> dict[str, Maker]:
         (attribute,) = self.makes
         return {attribute: Maker(attribute, "corpus metadata", "")}
-
-    def load(self, device: str) -> None:
-        pass
 
     def extract(self, sample: Sample) -> Values:
         (attribute,) = self.makes

@@ -10,8 +10,10 @@ import numpy as np
 
 from featurestore.makers import Maker
 from pipelines import weights
-from pipelines.extractors import Values
-from pipelines.faces import DEFAULT_DETECTOR, DETECTORS, GEOMETRY, Box
+from pipelines.detectors import Box
+from pipelines.extractors.base import Extractor, Resources, Values
+from pipelines.faces import face_maker
+from pipelines.recipe import Recipe
 from pipelines.sample import Sample
 
 CHIP_SIZE, CHIP_PADDING = 150, 0.25
@@ -44,13 +46,17 @@ class DlibFaces:
         return np.array(self._network.compute_face_descriptor(chip), np.float32)
 
 
-class FaceEmbedding:
+class FaceEmbedding(Extractor):
     """`face_embedding_dlib`: (128,) float32, of the face found in the clip's frame."""
 
     name = "face_embedding_dlib"
     makes = ("face_embedding_dlib",)
     needs = "face"
-    requires: tuple[str, ...] = ()
+    models = ("dlib",)
+    resources = Resources(memory=0.3)
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
 
     def makers(self) -> dict[str, Maker]:
         return {
@@ -59,11 +65,7 @@ class FaceEmbedding:
                 "dlib_face_recognition_resnet_model_v1",
                 f"dlib-bin {version('dlib-bin')}",
                 weights.digest("dlib"),
-                {
-                    "detector": DETECTORS[DEFAULT_DETECTOR]().maker(),
-                    "frame": GEOMETRY["frame"],
-                    "chip": [CHIP_SIZE, CHIP_PADDING],
-                },
+                {"face": face_maker(self.recipe), "chip": [CHIP_SIZE, CHIP_PADDING]},
             )
         }
 

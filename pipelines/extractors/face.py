@@ -5,34 +5,35 @@ from importlib.metadata import version
 import numpy as np
 
 from featurestore.makers import Maker
-from pipelines.extractors import Values
-from pipelines.faces import DEFAULT_DETECTOR, DETECTORS, GEOMETRY
+from pipelines.extractors.base import Extractor, Values
+from pipelines.faces import GEOMETRY, face_maker
+from pipelines.recipe import Recipe
 from pipelines.sample import Sample
 
 
-class FaceCrop:
+class FaceCrop(Extractor):
     """`face`: 256 x 256 JPEG with box, probability and frame; `face_128`: (128, 128, 3) uint8 and its 8 x 8 guide."""
 
     name = "face"
     makes = ("face", "face_128")
     needs = "face"
-    requires: tuple[str, ...] = ()
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
 
     def makers(self) -> dict[str, Maker]:
-        detector = DETECTORS[DEFAULT_DETECTOR]().maker()
+        found = face_maker(self.recipe)
         return {
             key: Maker(
                 key,
-                detector["detector"],
+                found["detector"],
                 f"pillow {version('pillow')}",
-                detector["weights"],
-                {"detector": detector, "geometry": GEOMETRY},
+                found["weights"],
+                {"face": found, "geometry": GEOMETRY},
+                found["trained"],
             )
             for key in self.makes
         }
-
-    def load(self, device: str) -> None:
-        pass
 
     def extract(self, sample: Sample) -> Values:
         face = sample.face

@@ -6,13 +6,13 @@ import numpy as np
 
 from featurestore.makers import Maker
 from pipelines.decoding import SAMPLE_RATE, SOUND
-from pipelines.extractors import Values
+from pipelines.extractors.base import Extractor, Values
 from pipelines.sample import Sample
 
 MEL_RATE, WINDOW, HOP, BANDS = 22_050, 512, 4_800, 128
 
 
-class Mel:
+class Mel(Extractor):
     """`mel`: (111, 128) float32 power (not log) mel spectrogram, unscaled.
 
     The sound is resampled to 22,050 Hz, but the hop is 0.3 s of 16 kHz, as released: a frame covers 23 ms of every
@@ -22,7 +22,6 @@ class Mel:
     name = "mel"
     makes = ("mel",)
     needs = "sound"
-    requires: tuple[str, ...] = ()
 
     def makers(self) -> dict[str, Maker]:
         parameters = {"sound": SOUND, "rate": MEL_RATE, "n_fft": WINDOW, "hop": HOP, "bands": BANDS, "power": 2}

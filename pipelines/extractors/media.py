@@ -3,23 +3,19 @@
 from importlib.metadata import version
 
 from featurestore.makers import Maker
-from pipelines.extractors import Values
+from pipelines.extractors.base import Extractor, Values
 from pipelines.sample import Sample
 
 
-class MediaRecord:
+class MediaRecord(Extractor):
     """`media`: sha256 of the file, seconds, frames a second, pixels (NULL where the file has no picture)."""
 
     name = "media"
     makes = ("media",)
     needs = "media"
-    requires: tuple[str, ...] = ()
 
     def makers(self) -> dict[str, Maker]:
         return {"media": Maker("media", "container and decoder", f"av {version('av')}")}
-
-    def load(self, device: str) -> None:
-        pass
 
     def extract(self, sample: Sample) -> Values:
         media = sample.media

@@ -6,19 +6,18 @@ import numpy as np
 
 from featurestore.makers import Maker
 from pipelines.decoding import FULL_SCALE, SAMPLE_RATE, SOUND
-from pipelines.extractors import Values
+from pipelines.extractors.base import Extractor, Values
 from pipelines.sample import Sample
 
 WINDOW, STEP = 8_000, 4_800
 
 
-class ShortTerm:
+class ShortTerm(Extractor):
     """`short_term`: (79, 68) float32, 34 features and their deltas in windows of 0.5 s, every 0.3 s, unscaled."""
 
     name = "short_term"
     makes = ("short_term",)
     needs = "sound"
-    requires: tuple[str, ...] = ()
 
     def makers(self) -> dict[str, Maker]:
         library = f"pyAudioAnalysis {version('pyAudioAnalysis')}"

@@ -5,25 +5,21 @@ import numpy as np
 from featurestore.catalogue import CATALOGUE
 from featurestore.makers import Maker
 from pipelines.decoding import FULL_SCALE, SOUND
-from pipelines.extractors import Values
+from pipelines.extractors.base import Extractor, Values
 from pipelines.sample import Sample
 
 SAMPLES = CATALOGUE["speech"].shape[0]
 
 
-class Speech:
+class Speech(Extractor):
     """`speech`: (96000,) int16, the first six seconds at 16 kHz."""
 
     name = "speech"
     makes = ("speech",)
     needs = "sound"
-    requires: tuple[str, ...] = ()
 
     def makers(self) -> dict[str, Maker]:
         return {"speech": Maker("speech", "PCM", "", parameters={"sound": SOUND, "samples": SAMPLES})}
-
-    def load(self, device: str) -> None:
-        pass
 
     def extract(self, sample: Sample) -> Values:
         return {"speech": (sample.sound[:SAMPLES] * FULL_SCALE).astype(np.int16)}

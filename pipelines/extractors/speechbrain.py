@@ -3,20 +3,23 @@
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from featurestore.makers import Maker
 from pipelines import weights
 from pipelines.decoding import SOUND
-from pipelines.extractors import Values
+from pipelines.extractors.base import Network, Resources, Values
 from pipelines.sample import Sample
 
 
-class Ecapa:
+class Ecapa(Network):
     """`ecapa`: (192,) float32, the embedding of the whole 24 s, unscaled."""
 
     name = "ecapa"
     makes = ("ecapa",)
     needs = "sound"
-    requires: tuple[str, ...] = ()
+    models = ("ecapa",)
+    resources = Resources(memory=0.6, gpu=0.1, batch=16)
 
     def makers(self) -> dict[str, Maker]:
         return {
@@ -44,9 +47,14 @@ class Ecapa:
         )
         self._model.eval()
 
-    def extract(self, sample: Sample) -> Values:
+    def inputs(self, sample: Sample) -> np.ndarray:
+        return sample.sound
+
+    def infer(self, stack: np.ndarray) -> np.ndarray:
         import torch
 
         with torch.inference_mode():
-            sound = torch.from_numpy(sample.sound).to(self._device)
-            return {"ecapa": self._model.encode_batch(sound[None])[0, 0].cpu().numpy()}
+            return self._model.encode_batch(torch.from_numpy(stack).to(self._device))[:, 0].cpu().numpy()
+
+    def values(self, result: np.ndarray) -> Values:
+        return {"ecapa": result}
