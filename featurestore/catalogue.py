@@ -37,6 +37,7 @@ class Constituent:
     (JPEG bytes), `label` (text with its probability), `number` (float32 with its probability), `record` (only extras).
     shape, dtype: of a vector's or block's array. extras: further columns `<key>_<name>` with their types, written
     together with the value: `float32`, `int32`, `string`, `float32[n]`, or a block as `uint8(8,8,3)`.
+    optional: made only where it is asked for by name.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Constituent:
     shape: tuple[int, ...] = ()
     dtype: str = "float16"
     extras: tuple[tuple[str, str], ...] = ()
+    optional: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -72,15 +74,15 @@ _CONSTITUENTS = (
     # speaker embeddings
     Constituent("ecapa", "vector", "SpeechBrain ECAPA-TDNN speaker embedding of 24 s", (192,)),
     Constituent("pyannote", "block", "pyannote speaker embeddings of the 31 windows that the layouts use", (31, 512)),
-    Constituent("pyannote_all", "block", "pyannote speaker embeddings of all 177 windows", (177, 512)),
+    Constituent("pyannote_all", "block", "pyannote speaker embeddings of all 177 windows", (177, 512), optional=True),
     Constituent("titanet", "vector", "NeMo TitaNet-L speaker embedding of 24 s", (192,)),
-    Constituent("titanet_sliding", "vector", "the mean of NeMo TitaNet-L over 22 windows of 3 s", (192,)),
+    Constituent("titanet_sliding", "vector", "mean of NeMo TitaNet-L, 22 windows of 3 s", (192,), optional=True),
     Constituent("speakernet", "vector", "NeMo SpeakerNet speaker embedding of 24 s", (256,)),
-    Constituent("speakernet_sliding", "vector", "the mean of NeMo SpeakerNet over 22 windows of 3 s", (256,)),
+    Constituent("speakernet_sliding", "vector", "mean of NeMo SpeakerNet, 22 windows of 3 s", (256,), optional=True),
     # classical features
     Constituent("short_term", "block", "pyAudioAnalysis short-term features, 34 and their deltas", (79, 68)),
     Constituent("mel", "block", "librosa power mel spectrogram as released: 22,050 Hz, hop 4,800", (111, 128)),
-    Constituent("mel_log", "block", "log-mel spectrogram, hop matched to window", (111, 128)),
+    Constituent("mel_log", "block", "log-mel spectrogram, hop matched to window", (111, 128), optional=True),
     Constituent("speech", "block", "six seconds of 16 kHz PCM", (96000,), "int16"),
     # labels of the speaker
     Constituent("language", "label", "spoken language (SpeechBrain, 45 labels)"),
@@ -111,13 +113,13 @@ _CONSTITUENTS = (
     ),
     Constituent("face_embedding_dlib", "vector", "dlib face recognition embedding", (128,)),
     Constituent("face_embedding_vgg_face", "vector", "DeepFace VGG-Face embedding", (4096,)),
-    Constituent("face_embedding_facenet", "vector", "DeepFace FaceNet embedding", (128,)),
-    Constituent("face_embedding_facenet512", "vector", "DeepFace FaceNet embedding", (512,)),
-    Constituent("face_embedding_arcface", "vector", "DeepFace ArcFace embedding", (512,)),
-    Constituent("face_embedding_openface", "vector", "DeepFace OpenFace embedding", (128,)),
-    Constituent("face_embedding_deepface", "vector", "DeepFace's DeepFace (Facebook) embedding", (4096,)),
-    Constituent("face_embedding_deepid", "vector", "DeepFace DeepID embedding", (160,)),
-    Constituent("face_embedding_ghostfacenet", "vector", "DeepFace GhostFaceNet embedding", (512,)),
+    Constituent("face_embedding_facenet", "vector", "DeepFace FaceNet embedding", (128,), optional=True),
+    Constituent("face_embedding_facenet512", "vector", "DeepFace FaceNet embedding", (512,), optional=True),
+    Constituent("face_embedding_arcface", "vector", "DeepFace ArcFace embedding", (512,), optional=True),
+    Constituent("face_embedding_openface", "vector", "DeepFace OpenFace embedding", (128,), optional=True),
+    Constituent("face_embedding_deepface", "vector", "DeepFace FbDeepFace embedding", (4096,), optional=True),
+    Constituent("face_embedding_deepid", "vector", "DeepFace DeepID embedding", (160,), optional=True),
+    Constituent("face_embedding_ghostfacenet", "vector", "DeepFace GhostFaceNet embedding", (512,), optional=True),
 )
 
 CATALOGUE: dict[str, Constituent] = {c.key: c for c in _CONSTITUENTS}

@@ -98,7 +98,7 @@ class Demo:
         """Register and fill in Ray actors that are gone afterwards."""
         import ray
 
-        from pipelines.extractors import AVAILABLE
+        from pipelines.extractors import STANDARD
         from pipelines.job import fill
         from pipelines.sources import read
 
@@ -108,7 +108,7 @@ class Demo:
             def progress(done: int, total: int, rejected: Counter[str], doing: str) -> None:
                 draw(done, total, doing)
 
-            summary = fill(self.store, AVAILABLE, progress=progress, should_stop=should_stop)
+            summary = fill(self.store, STANDARD, progress=progress, should_stop=should_stop)
         if ray.is_initialized():
             ray.shutdown()
         _end_if(summary.stopped)

@@ -5,13 +5,17 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import ray
 
 from featurestore import filling, journal
+from featurestore.errors import VoxportraitError
 from featurestore.store import Store
-from pipelines.extractors import extractors_for
-from pipelines.worker import Worker
+from pipelines.batching import PLACES
+from pipelines.extractors import Extractor, extractors_for
+from pipelines.recipe import Recipe
+from pipelines.worker import Outcome, Worker
 
 
 @dataclass
@@ -50,6 +54,7 @@ class FillActor:
         constituents: Sequence[str],
         maker_ids: dict[str, int],
         digests: dict[str, str],
+        recipe: Recipe,
         device: str,
         threads: int,
     ):
@@ -60,7 +65,9 @@ class FillActor:
         cv2.setNumThreads(threads)
         self.store = Store(uri)
         self.maker_ids, self.digests = maker_ids, digests
-        self.worker = Worker(extractors_for(constituents), device)
+        extractors = extractors_for(constituents, recipe)
+        _check_makers(extractors, digests)
+        self.worker = Worker(extractors, device, recipe)
         self.done, self.since = 0, time.monotonic()
         self.clip_id: str | None = None
 
@@ -72,26 +79,40 @@ class FillActor:
     def status(self) -> Status:
         return Status(self.done, self.clip_id, time.monotonic() - self.since)
 
+    def _at(self, clip_id: str) -> None:
+        self.clip_id, self.since = clip_id, time.monotonic()
+
     def run(self, chunk: filling.Chunk) -> ChunkReport:
         """Fill a chunk and journal it."""
         self.done = 0
         clips, row_ids = filling.read_clips(self.store, chunk)
-        report, values, rejected = ChunkReport(), [], []
-        for clip, wanted in zip(clips, chunk.wanted, strict=True):
-            self.clip_id, self.since = clip.clip_id, time.monotonic()
-            outcome = self.worker.fill(clip, wanted)
-            values.append(outcome.values)
-            rejected += [
-                journal.Rejected(clip.clip_id, r.what, self.digests[r.what], r.reason, r.message)
-                for r in outcome.rejected
-            ]
+        places = [offset % PLACES for offset in chunk.offsets]
+        outcomes: list[Outcome] = []
+        for _, group in groupby(range(len(clips)), lambda i: places[i] // self.worker.group):
+            members = list(group)
+            outcomes += self.worker.fill_group(
+                [clips[i] for i in members], [chunk.wanted[i] for i in members], [places[i] for i in members], self._at
+            )
+            self.done += len(members)
+        rejected = [
+            journal.Rejected(clip.clip_id, r.what, self.digests[r.what], r.reason, r.message)
+            for clip, outcome in zip(clips, outcomes, strict=True)
+            for r in outcome.rejected
+        ]
+        report = ChunkReport(len(clips))
+        for outcome in outcomes:
             report.seconds.update(outcome.seconds)
-            report.clips += 1
-            self.done += 1
         self.clip_id = None
         keys = sorted(frozenset.union(*chunk.wanted))
         losses = journal.write(
-            self.store.uri, chunk.fragment, chunk.name, row_ids, keys, values, self.maker_ids, rejected
+            self.store.uri,
+            chunk.fragment,
+            chunk.name,
+            row_ids,
+            keys,
+            [o.values for o in outcomes],
+            self.maker_ids,
+            rejected,
         )
         report.losses.update(losses)
         report.rejected.update(r.reason for r in rejected)
@@ -100,3 +121,14 @@ class FillActor:
     def seal(self, fragment: int, names: Sequence[str], keys: Sequence[str]) -> filling.Sealed:
         """Write a finished fragment's columns from its journal."""
         return filling.seal(self.store, fragment, names, keys)
+
+
+def _check_makers(extractors: Sequence[Extractor], digests: dict[str, str]) -> None:
+    """Refuse to work where a library or weights file of this node is another than the driver's."""
+    for extractor in extractors:
+        for key, maker in extractor.makers().items():
+            if key in digests and maker.digest != digests[key]:
+                raise VoxportraitError(
+                    f"node {os.uname().nodename} would make {key} by other weights or another library version than "
+                    "the job was planned with. See: voxportrait models verify --ray-address"
+                )

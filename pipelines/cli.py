@@ -12,12 +12,20 @@ from featurestore.console import Json, Store, bar, print_json, print_table, say
 
 if TYPE_CHECKING:
     from pipelines.job import Summary
+    from pipelines.options import Options
+    from pipelines.recipe import Recipe
 
 corpus = typer.Typer(no_args_is_help=True, help="Make or inspect a folder of talking heads.")
 models = typer.Typer(no_args_is_help=True, help="The weights that extractors need.")
 
 Constituents = Annotated[
-    str | None, typer.Option(help="What to fill, with commas between; everything that can be made by default.")
+    str, typer.Option(help="What to fill, with commas between: constituents, `standard`, or `all` of the catalogue.")
+]
+Detector = Annotated[str, typer.Option(help="Who finds faces: retinaface, fastmtcnn, track, or auto.")]
+WhichFace = Annotated[str, typer.Option("--face", help="The speaker's face of several: largest, or nearest the track.")]
+Attributes = Annotated[str, typer.Option(help="Who says age, gender and ethnicity: corpus or deepface.")]
+OnePerSpeaker = Annotated[
+    bool, typer.Option("--one-video-per-speaker", help="SLF's evaluation set: one clip of each test speaker alone.")
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Ray actors; one a core by default.")]
 Address = Annotated[str | None, typer.Option("--ray-address", help="A Ray cluster; this machine alone by default.")]
@@ -25,7 +33,7 @@ Device = Annotated[str, typer.Option(help="Where the models run: cpu or cuda.")]
 Deadline = Annotated[float, typer.Option(min=1, help="Seconds that one clip may take.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Make values of another maker again, in place.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-Source = Annotated[str, typer.Argument(help="The corpus's layout: voxceleb2.", show_default=False)]
+Source = Annotated[str, typer.Argument(help="Its layout: voxceleb2, voxceleb1, avspeech, folder.", show_default=False)]
 Root = Annotated[Path, typer.Argument(help="Its folder.", show_default=False)]
 
 
@@ -106,10 +114,16 @@ def verify(as_json: Json = False) -> None:
         raise VoxportraitError(f"damaged: {', '.join(bad)}. Remove the folder and run: voxportrait models fetch")
 
 
-def _names(constituents: str | None) -> list[str]:
-    from pipelines.extractors import AVAILABLE, extractors_for
+def _names(constituents: str) -> list[str]:
+    """The constituents that a person names; `standard` and `all` may be among them."""
+    from featurestore.errors import UsageError
+    from pipelines.extractors import AVAILABLE, STANDARD, extractors_for
 
-    names = [n.strip() for n in constituents.split(",") if n.strip()] if constituents else list(AVAILABLE)
+    sets = {"standard": STANDARD, "all": AVAILABLE}
+    named = [name.strip() for name in constituents.split(",") if name.strip()]
+    if not named:
+        raise UsageError("--constituents names none. Say constituents, `standard` or `all`.")
+    names = list(dict.fromkeys(key for name in named for key in sets.get(name, (name,))))
     extractors_for(names)
     return names
 
@@ -118,7 +132,11 @@ def extract(
     source: Source,
     root: Root,
     store: Store,
-    constituents: Constituents = None,
+    one_video_per_speaker: OnePerSpeaker = False,
+    constituents: Constituents = "standard",
+    detector: Detector = "auto",
+    face: WhichFace = "largest",
+    attributes: Attributes = "corpus",
     workers: Workers = None,
     address: Address = None,
     device: Device = "cpu",
@@ -132,23 +150,29 @@ def extract(
     Each clip is opened and decoded once. Stopped or killed, the same command goes on where it was.
     """
     from featurestore.store import Store as FeatureStore
+    from pipelines.options import Options
+    from pipelines.recipe import Recipe
     from pipelines.sources import read
 
-    names = _names(constituents)
-    clips = read(source, root)
+    names, recipe = _names(constituents), Recipe(detector, face, attributes)
+    options = Options(workers=workers, address=address, device=device, deadline=deadline)
+    clips = read(source, root, one_video_per_speaker)
     if dry_run:
-        _show_plan(store, names, clips, as_json)
+        _show_plan(store, names, clips, recipe, as_json)
         return
     opened = FeatureStore.open_or_create(store)
     with bar("registering", "clips") as progress:
         registered = opened.register(clips, lambda seen: progress(seen, None))
     say(f"registered {registered.new:,} new clips; {registered.known:,} were known")
-    _fill(opened, names, workers, address, device, deadline, replace, as_json, {"registered": registered.new})
+    _fill(opened, names, options, recipe, replace, as_json, {"registered": registered.new})
 
 
 def fill(
     store: Store,
-    constituents: Constituents = None,
+    constituents: Constituents = "standard",
+    detector: Detector = "auto",
+    face: WhichFace = "largest",
+    attributes: Attributes = "corpus",
     workers: Workers = None,
     address: Address = None,
     device: Device = "cpu",
@@ -159,32 +183,36 @@ def fill(
 ) -> None:
     """Fill what a store's clips lack."""
     from featurestore.store import Store as FeatureStore
+    from pipelines.options import Options
+    from pipelines.recipe import Recipe
 
-    names = _names(constituents)
+    names, recipe = _names(constituents), Recipe(detector, face, attributes)
+    options = Options(workers=workers, address=address, device=device, deadline=deadline)
     if dry_run:
-        _show_plan(store, names, [], as_json)
+        _show_plan(store, names, [], recipe, as_json)
         return
-    _fill(FeatureStore.open(store), names, workers, address, device, deadline, replace, as_json, {})
+    _fill(FeatureStore.open(store), names, options, recipe, replace, as_json, {})
 
 
-def _show_plan(uri: str, names: list[str], clips: Iterable[Clip], as_json: bool) -> None:
+def _show_plan(uri: str, names: list[str], clips: Iterable[Clip], recipe: "Recipe", as_json: bool) -> None:
     from pipelines.job import preview
+    from pipelines.readiness import lines
 
-    planned = preview(uri, names, clips)
+    planned = preview(uri, names, clips, recipe)
     if as_json:
         print_json(planned)
         return
     say(f"{planned['new']:,} new clips, {planned['clips']:,} registered")
     print_table(("constituent", "to fill", "filled", "quarantined"), planned["constituents"])
+    for line in lines(planned["left_out"]):
+        say(line)
 
 
 def _fill(
     store: Any,
     names: list[str],
-    workers: int | None,
-    address: str | None,
-    device: str,
-    deadline: float,
+    options: "Options",
+    recipe: "Recipe",
     replace: bool,
     as_json: bool,
     known: dict[str, Any],
@@ -192,16 +220,14 @@ def _fill(
     from featurestore.errors import VoxportraitError
     from featurestore.interrupt import stop_on_signal
     from pipelines.job import fill as run
-    from pipelines.options import Options
 
-    options = Options(workers=workers, address=address, device=device, deadline=deadline)
     with bar("filling", "clips") as draw, stop_on_signal() as should_stop:
 
         def progress(done: int, total: int, rejected: Counter[str], doing: str) -> None:
             notes = [f"{number} {reason}" for reason, number in rejected.most_common()]
             draw(done, total, "; ".join([doing, *notes]))
 
-        summary = run(store, names, options, replace, progress, should_stop)
+        summary = run(store, names, options, replace, progress, should_stop, recipe, say)
     if as_json:
         print_json(known | summary.as_dict())
     else:

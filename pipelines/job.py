@@ -17,15 +17,24 @@ from featurestore.filling import Plan, Want, plan
 from featurestore.jobs import Job
 from featurestore.leases import Lease
 from featurestore.store import Store, lance_errors
-from pipelines.extractors import Extractor, extractors_for
+from pipelines.crew import Crew
+from pipelines.extractors import Extractor
+from pipelines.extractors.face import FaceCrop
+from pipelines.extractors.media import MediaRecord
 from pipelines.options import Options
+from pipelines.readiness import Ready, lines, ready, resolve
+from pipelines.recipe import Recipe
 from pipelines.schedule import Progress, Schedule
 from pipelines.worker import PARTS
 
 
 @dataclass
 class Summary:
-    """What a job did. filled, seconds: by constituent; quarantined: by reason; stopped: it was asked to end early."""
+    """What a job did.
+
+    filled, seconds: by constituent; quarantined: by reason; left_out: constituent -> the model that is missing;
+    untrained: constituents whose weights were never trained; stopped: it was asked to end early.
+    """
 
     job_id: str = ""
     clips: int = 0
@@ -34,6 +43,8 @@ class Summary:
     quarantined: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     losses: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    untrained: list[str] = field(default_factory=list)
     wall: float = 0.0
     stopped: bool = False
 
@@ -41,28 +52,24 @@ class Summary:
         return asdict(self)
 
 
-def wants_of(extractors: Sequence[Extractor], constituents: Sequence[str]) -> list[Want]:
+def wants_of(ready: Ready, recipe: Recipe) -> list[Want]:
     """What to plan for: each constituent with its maker, and what it cannot be made without."""
-    makers = {key: maker for extractor in extractors for key, maker in extractor.makers().items()}
-    inputs = input_makers()
+    inputs = input_makers(ready.extractors, recipe)
     return [
-        Want(
-            key,
-            makers[key],
-            extractor.requires,
-            (*((part, inputs[part]) for part in PARTS[extractor.needs]), (key, makers[key].digest)),
-        )
-        for extractor in extractors
-        for key in extractor.makes
-        if key in constituents
+        Want(key, maker, extractor.requires, (*((p, inputs[p]) for p in PARTS[extractor.needs]), (key, maker.digest)))
+        for extractor in ready.extractors
+        for key, maker in extractor.makers().items()
+        if key in ready.constituents
     ]
 
 
-def input_makers() -> dict[str, str]:
+def input_makers(extractors: Sequence[Extractor], recipe: Recipe) -> dict[str, str]:
     """Digests of the makers of what extractors share: the decoder gives `media` and `sound`, the detector `face`."""
-    (media,), (face,) = extractors_for(["media"]), extractors_for(["face"])
-    decoder = media.makers()["media"].digest
-    return {"media": decoder, "sound": decoder, "face": face.makers()["face"].digest}
+    decoder = MediaRecord().makers()["media"].digest
+    digests = {"media": decoder, "sound": decoder}
+    if any(extractor.needs == "face" for extractor in extractors):
+        digests["face"] = FaceCrop(recipe).makers()["face"].digest
+    return digests
 
 
 def fill(
@@ -72,31 +79,42 @@ def fill(
     replace: bool = False,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    recipe: Recipe = Recipe(),
+    told: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Fill what clips lack of `constituents`, and come back when nothing is missing that can be made.
 
+    A constituent whose model is missing is left out, and the others are filled. told: called at the start with a line
+    for a person about each missing model, and about untrained ones.
     replace: values made by another maker are made again in place; without it they are an error that names them.
     Raises LeaseHeld when another job is at work in the store.
     """
     for key in constituents:
         constituent(key)
-    extractors = extractors_for(constituents)
-    wants = wants_of(extractors, constituents)
+    recipe = resolve(recipe)
+    able = ready(constituents, recipe)
+    for line in lines(able.left_out):
+        told(line)
+    if able.untrained:
+        told(f"untrained weights make {', '.join(able.untrained)}: the store marks every such value")
+    wants = wants_of(able, recipe)
+    summary = Summary(left_out=able.left_out, untrained=able.untrained)
     with Lease(store.table_uri("leases"), ["columns"], "preparing a fill"), lance_errors("preparing the table"):
         store.ensure_columns(want.constituent for want in wants)
         store.enter_makers(want.maker for want in wants)
     todo = plan(store, wants)
     check_replacement(todo, replace)
     if not todo.chunks:
-        return Summary()
+        return summary
     resources = [f"fragment:{fragment}" for fragment in todo.chunks]
     with Lease(store.table_uri("leases"), resources, "filling") as lease, lance_errors("writing to the store"):
         todo = plan(store, wants)  # again, now that nobody else can change these fragments
         todo.chunks = {f: chunks for f, chunks in todo.chunks.items() if f"fragment:{f}" in resources}
         job = Job(store, "fill")
-        digests = {want.constituent: want.maker.digest for want in wants} | input_makers()
-        schedule = Schedule(store, wants, digests, todo, lease, job.job_id, options or Options(), progress, should_stop)
-        summary, state = Summary(job_id=job.job_id), "failed"
+        digests = {want.constituent: want.maker.digest for want in wants} | input_makers(able.extractors, recipe)
+        crew = Crew(able.extractors, recipe, digests, options or Options())
+        schedule = Schedule(store, wants, crew, todo, lease, job.job_id, progress, should_stop)
+        summary.job_id, state = job.job_id, "failed"
         try:
             report = schedule.run()
             state = "interrupted" if schedule.stopped else "finished"
@@ -111,12 +129,14 @@ def fill(
     return summary
 
 
-def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip]) -> dict[str, Any]:
+def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip], recipe: Recipe = Recipe()) -> dict[str, Any]:
     """What `extract` would do: how many of `clips` are new, and (constituent, to fill, filled, quarantined) rows.
 
-    Writes nothing; the store need not exist.
+    Writes nothing; the store need not exist. left_out: constituent -> the model that is missing.
     """
-    wants = wants_of(extractors_for(constituents), constituents)
+    recipe = resolve(recipe)
+    able = ready(constituents, recipe)
+    wants = wants_of(able, recipe)
     store = Store(uri)
     known: set[str] = set()
     todo = Plan()
@@ -133,7 +153,7 @@ def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip]) -> dic
         (key, todo.missing.get(key, 0) + fresh[key], todo.filled.get(key, 0), todo.quarantined.get(key, 0))
         for key in (want.constituent for want in wants)
     ]
-    return {"new": new, "clips": len(known), "constituents": rows}
+    return {"new": new, "clips": len(known), "constituents": rows, "left_out": able.left_out}
 
 
 def check_replacement(todo: Plan, replace: bool) -> None:

@@ -15,8 +15,8 @@ from featurestore.errors import VoxportraitError
 from featurestore.filling import Chunk, Plan, Sealed, Want
 from featurestore.leases import Lease
 from featurestore.store import Store
-from pipelines.actor import ChunkReport, FillActor, Status
-from pipelines.options import Options
+from pipelines.actor import ChunkReport, Status
+from pipelines.crew import Crew
 
 COMMIT_FRAGMENTS = 16
 COMMIT_SECONDS = 60.0
@@ -49,17 +49,15 @@ class Schedule:
         self,
         store: Store,
         wants: Sequence[Want],
-        digests: dict[str, str],
+        crew: Crew,
         todo: Plan,
         lease: Lease,
         job_id: str,
-        options: Options,
         progress: Progress | None,
         should_stop: Callable[[], bool],
     ):
-        self.store, self.lease, self.job_id, self.options = store, lease, job_id, options
+        self.store, self.lease, self.job_id, self.crew, self.options = store, lease, job_id, crew, crew.options
         self.keys = [want.constituent for want in wants]
-        self.digests = digests
         known = store.known_makers()
         self.maker_ids = {want.constituent: known[want.maker.digest] for want in wants}
         self.progress, self.should_stop = progress, should_stop
@@ -111,8 +109,7 @@ class Schedule:
     def _run_actors(self) -> None:
         if not ray.is_initialized():
             start_ray(self.options.address)
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        for _ in range(max(1, min(self.options.workers or cores, len(self.waiting)))):
+        for _ in range(self.crew.size(ray.cluster_resources(), len(self.waiting))):
             self._start_actor()
         while self.running:
             self._turn()
@@ -133,10 +130,7 @@ class Schedule:
             self.progress(self.resumed + self.report.clips + under_way, self.total, self.report.rejected, doing)
 
     def _start_actor(self) -> None:
-        on_gpu = self.options.device.startswith("cuda")
-        actor = FillActor.options(num_cpus=1, num_gpus=1 if on_gpu else 0, max_concurrency=2).remote(  # type: ignore[attr-defined]
-            self.store.uri, self.keys, self.maker_ids, self.digests, self.options.device, 1
-        )
+        actor = self.crew.start(self.store.uri, self.keys, self.maker_ids)
         self._assign(actor, None, actor.load.remote())
 
     def _assign(self, actor: Any, task: Chunk | int | None, reference: ray.ObjectRef) -> None:
@@ -233,7 +227,7 @@ class Schedule:
     def _quarantine(self, chunk: Chunk, reason: str, message: str) -> None:
         """Journal a clip that takes its worker down as one that gives nothing."""
         (clip,), row_ids = filling.read_clips(self.store, chunk)
-        rejected = journal.Rejected(clip.clip_id, "media", self.digests["media"], reason, message, ATTEMPTS)
+        rejected = journal.Rejected(clip.clip_id, "media", self.crew.digests["media"], reason, message, ATTEMPTS)
         keys = sorted(chunk.wanted[0])
         journal.write(self.store.uri, chunk.fragment, chunk.name, row_ids, keys, [{}], self.maker_ids, [rejected])
         self.report += ChunkReport(1, Counter([reason]))

@@ -1,4 +1,4 @@
-"""One clip through its extractors: opened once, decoded once, and what fails is kept apart from what does not.
+"""Clips through their extractors: opened once, decoded once, and what fails is kept apart from what does not.
 
 worker = Worker(extractors_for(["ecapa", "face"]))
 worker.load()
@@ -17,8 +17,10 @@ import numpy as np
 from featurestore.catalogue import CATALOGUE
 from featurestore.clip import Clip
 from featurestore.schema import value_fields
-from pipelines.extractors import Extractor, Values
-from pipelines.faces import DEFAULT_DETECTOR, DETECTORS, find_face
+from pipelines.batching import Batches, is_out_of_memory
+from pipelines.extractors.base import Extractor, Network, Values
+from pipelines.faces import FaceFinder
+from pipelines.recipe import Recipe
 from pipelines.reject import Reject
 from pipelines.sample import Sample
 
@@ -56,35 +58,91 @@ class Outcome:
 
 
 class Worker:
-    """Extractors and the face detector in memory, for one clip after another. Threads are the caller's to set."""
+    """Extractors and the face detector in memory. Threads are the caller's to set.
 
-    def __init__(self, extractors: Sequence[Extractor], device: str = "cpu"):
+    group: how many clips to fill at once, so that every network gets batches of its size: 1 where none takes more.
+    """
+
+    def __init__(self, extractors: Sequence[Extractor], device: str = "cpu", recipe: Recipe = Recipe()):
         self.extractors = list(extractors)
         self.device = device
-        self._detector = DETECTORS[DEFAULT_DETECTOR]()
+        self.finder = FaceFinder(recipe)
+        sizes = {e.name: _batch_size(e, device) for e in self.extractors}
+        self.group = max(sizes.values(), default=1)
+        self._batches = {e.name: Batches(e.infer, sizes[e.name]) for e in self.extractors if isinstance(e, Network)}
 
     def load(self) -> None:
         """Bring every model into memory on the device."""
         for extractor in self.extractors:
             extractor.load(self.device)
         if any(extractor.needs == "face" for extractor in self.extractors):
-            self._detector.load(self.device)
+            self.finder.load(self.device)
 
     def fill(self, clip: Clip, wanted: frozenset[str]) -> Outcome:
-        """Make the wanted constituents of one clip. Never raises for the clip's sake: see `Outcome.rejected`.
-
-        A rejected part blocks the extractors that need it; the others go on.
-        """
-        sample = Sample(clip, partial(find_face, self._detector))
-        outcome = Outcome()
-        missing: set[str] = set()
-        for extractor in self.extractors:
-            makes = [key for key in extractor.makes if key in wanted]
-            known = all(getattr(clip, column) is not None for column in extractor.requires)
-            if makes and known and _prepare(sample, extractor.needs, missing, outcome):
-                made = _attempt(makes, partial(extractor.extract, sample), outcome)
-                _keep(made or {}, makes, outcome)
+        """Make the wanted constituents of one clip: a group of one."""
+        (outcome,) = self.fill_group([clip], [wanted], [0])
         return outcome
+
+    def fill_group(
+        self,
+        clips: Sequence[Clip],
+        wanted: Sequence[frozenset[str]],
+        places: Sequence[int],
+        at: Callable[[str], None] = lambda clip_id: None,
+    ) -> list[Outcome]:
+        """Make the wanted constituents of clips at their places in a group (0 to `PLACES` - 1).
+
+        Never raises for a clip's sake: see `Outcome.rejected`. A rejected part blocks the extractors that need it; the
+        others go on. `at` is called with the clip that is next, and before each batch with the batch's first clip.
+        """
+        outcomes = [Outcome() for _ in clips]
+        inputs: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
+        for clip, keys, place, outcome in zip(clips, wanted, places, outcomes, strict=True):
+            at(clip.clip_id)
+            sample, missing = Sample(clip, self.finder.find), set[str]()
+            for extractor in self.extractors:
+                makes = [key for key in extractor.makes if key in keys]
+                known = all(getattr(clip, column) is not None for column in extractor.requires)
+                if not (makes and known and _prepare(sample, extractor.needs, missing, outcome)):
+                    continue
+                if isinstance(extractor, Network):
+                    given = _attempt(makes, partial(extractor.inputs, sample), outcome)
+                    if given is not None:
+                        inputs[extractor.name][place] = given
+                else:
+                    _keep(_attempt(makes, partial(extractor.extract, sample), outcome), makes, outcome)
+        by_place = {place: (keys, outcome) for keys, place, outcome in zip(wanted, places, outcomes, strict=True)}
+        for extractor in self.extractors:
+            if isinstance(extractor, Network) and inputs[extractor.name]:
+                at(clips[places.index(min(inputs[extractor.name]))].clip_id)
+                self._infer(extractor, inputs[extractor.name], by_place)
+        return outcomes
+
+    def _infer(
+        self, extractor: Network, inputs: dict[int, np.ndarray], by_place: dict[int, tuple[frozenset[str], Outcome]]
+    ) -> None:
+        """Run a network over its inputs and put what it makes into the outcomes, its time shared by the clips."""
+        started = time.perf_counter()
+        results = self._batches[extractor.name].run(inputs)
+        share = (time.perf_counter() - started) / len(inputs)
+        for place, result in results.items():
+            wanted, outcome = by_place[place]
+            makes = [key for key in extractor.makes if key in wanted]
+            for key in makes:
+                outcome.seconds[key] += share / len(makes)
+            _keep(_attempt(makes, partial(_values, extractor, result), outcome), makes, outcome)
+
+
+def _batch_size(extractor: Extractor, device: str) -> int:
+    if not isinstance(extractor, Network):
+        return 1
+    return extractor.resources.batch if device.startswith("cuda") else extractor.resources.cpu_batch
+
+
+def _values(extractor: Network, result: Any) -> Values:
+    if isinstance(result, Exception):
+        raise result
+    return extractor.values(result)
 
 
 def _prepare(sample: Sample, needs: str, missing: set[str], outcome: Outcome) -> bool:
@@ -106,16 +164,19 @@ def _attempt(whats: Sequence[str], make: Callable[[], Any], outcome: Outcome) ->
     except Reject as reject:
         outcome.rejected.append(Rejection(reject.what, reject.reason, reject.message))
     except Exception as error:  # noqa: BLE001 - foreign code on strangers' files: one clip must not end the job
+        reason = "out of memory" if is_out_of_memory(error) else "extractor error"
         text = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_MESSAGE]
-        outcome.rejected += [Rejection(what, "extractor error", text) for what in whats]
+        outcome.rejected += [Rejection(what, reason, text) for what in whats]
     finally:
         for what in whats:
             outcome.seconds[what] += (time.perf_counter() - started) / len(whats)
     return None
 
 
-def _keep(made: Values, makes: Sequence[str], outcome: Outcome) -> None:
+def _keep(made: Values | None, makes: Sequence[str], outcome: Outcome) -> None:
     """Put the columns of each wanted constituent into the outcome, unless a number in them is not finite."""
+    if made is None:
+        return
     for key in makes:
         columns = {field.name: made[field.name] for field in value_fields(CATALOGUE[key]) if field.name in made}
         broken = [name for name, value in columns.items() if not _is_finite(value)]

@@ -10,13 +10,11 @@ it as an entry point (docs/extractors.md).
 from collections.abc import Callable, Iterable
 from importlib import import_module
 
-from featurestore.catalogue import constituent
+from featurestore.catalogue import CATALOGUE, constituent
 from featurestore.errors import UsageError
 from featurestore.plugins import added, load
-from pipelines.extractors.base import Extractor, Network, Resources, Values
+from pipelines.extractors.base import Extractor
 from pipelines.recipe import Recipe
-
-__all__ = ["AVAILABLE", "EXTRACTORS", "Extractor", "Network", "Recipe", "Resources", "Values", "extractors_for"]
 
 Factory = Callable[[Recipe], Extractor]
 
@@ -74,6 +72,9 @@ for _key, _point in added("voxportrait.extractors", EXTRACTORS).items():
 
 AVAILABLE: tuple[str, ...] = tuple(EXTRACTORS)
 """The constituents of the catalogue that can be made."""
+
+STANDARD: tuple[str, ...] = tuple(key for key in AVAILABLE if key not in CATALOGUE or not CATALOGUE[key].optional)
+"""The constituents that are made where nobody names any: what SLF and Fine-portraitist take."""
 
 
 def extractors_for(constituents: Iterable[str], recipe: Recipe = Recipe()) -> list[Extractor]:

@@ -1,0 +1,68 @@
+"""A network over several clips at once: batches of one shape, halved when the device has no room for them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+PLACES = 16
+"""Places of a group of clips. A clip's place is fixed: a rerun computes it in the same place of the same shape."""
+
+
+class Batches:
+    """Runs `infer`, (B, ...) -> B results, over inputs at their places.
+
+    size: places of a batch, a power of two up to `PLACES`. An empty place holds a copy of a neighbour: shapes never
+    depend on what is missing. A batch that does not fit into memory halves `size`, for good.
+    """
+
+    def __init__(self, infer: Callable[[np.ndarray], Sequence[Any]], size: int):
+        if size not in (1, 2, 4, 8, PLACES):
+            raise ValueError(f"a batch has 1, 2, 4, 8 or {PLACES} places, not {size}")
+        self.infer, self.size = infer, size
+
+    def run(self, inputs: Mapping[int, np.ndarray]) -> dict[int, Any]:
+        """Place -> input to place -> result, or the exception that this input alone raises."""
+        results: dict[int, Any] = {}
+        while waiting := sorted(inputs.keys() - results.keys()):
+            first = waiting[0] - waiting[0] % self.size
+            together = [place for place in waiting if place < first + self.size]
+            try:
+                results |= self._infer(inputs, together, first)
+            except Exception as error:  # noqa: BLE001 - foreign code: what one input breaks must not cost the others
+                if is_out_of_memory(error) and self.size > 1:
+                    self.size //= 2
+                    _release_memory()
+                elif len(together) == 1:
+                    results[together[0]] = error
+                else:
+                    for place in together:
+                        results |= self._alone(inputs, place, first)
+        return results
+
+    def _infer(self, inputs: Mapping[int, np.ndarray], together: Sequence[int], first: int) -> dict[int, Any]:
+        filled = [place if place in together else together[0] for place in range(first, first + self.size)]
+        made = self.infer(np.stack([inputs[place] for place in filled]))
+        return {place: made[place - first] for place in together}
+
+    def _alone(self, inputs: Mapping[int, np.ndarray], place: int, first: int) -> dict[int, Any]:
+        try:
+            return self._infer(inputs, [place], first)
+        except Exception as error:  # noqa: BLE001 - as above
+            return {place: error}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the main or the GPU's memory had no room (torch's classes are told by name: torch may not be loaded)."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def _release_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

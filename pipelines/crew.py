@@ -1,0 +1,60 @@
+"""The workers of a job: what each must be able to make, what it takes of a node, and how many there can be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import floor
+from typing import Any
+
+from featurestore.errors import VoxportraitError
+from pipelines.actor import FillActor
+from pipelines.extractors import Extractor
+from pipelines.options import Options
+from pipelines.recipe import Recipe
+
+GIB = 2**30
+WORKER_MEMORY = 1.0
+"""GiB that a worker takes before it has any model: Ray, Lance and the clips of a chunk."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """What every worker of a job is made of. digests: of the makers of constituents and of what they share."""
+
+    extractors: Sequence[Extractor]
+    recipe: Recipe
+    digests: dict[str, str]
+    options: Options
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What Ray must have free for one worker: CPU, GPU and bytes of memory."""
+        memory = WORKER_MEMORY + sum(e.resources.memory for e in self.extractors)
+        on_gpu = self.options.device.startswith("cuda")
+        gpu = min(1.0, max(0.05, round(sum(e.resources.gpu for e in self.extractors), 2))) if on_gpu else 0.0
+        return {"CPU": 1.0, "GPU": gpu, "memory": memory * GIB}
+
+    def size(self, cluster: Mapping[str, float], chunks: int) -> int:
+        """How many workers to start in a cluster of these resources: no more than fit, than asked for, than chunks.
+
+        Raises VoxportraitError if not even one fits.
+        """
+        fits = {name: floor(cluster.get(name, 0) / need) for name, need in self.resources.items() if need}
+        scarce = min(fits, key=lambda name: fits[name])
+        if not fits[scarce]:
+            raise VoxportraitError(
+                f"a worker needs {_amount(scarce, self.resources[scarce])} and Ray has "
+                f"{_amount(scarce, cluster.get(scarce, 0))} free. Fill fewer constituents at a time (--constituents)."
+            )
+        return max(1, min(self.options.workers or fits[scarce], fits[scarce], chunks))
+
+    def start(self, uri: str, constituents: Sequence[str], maker_ids: dict[str, int]) -> Any:
+        """A new worker, which still has to load its models."""
+        needs = self.resources
+        actor = FillActor.options(  # type: ignore[attr-defined]
+            num_cpus=needs["CPU"], num_gpus=needs["GPU"], memory=int(needs["memory"]), max_concurrency=2
+        )
+        return actor.remote(uri, constituents, maker_ids, self.digests, self.recipe, self.options.device, 1)
+
+
+def _amount(resource: str, value: float) -> str:
+    return f"{value / GIB:.1f} GiB of memory" if resource == "memory" else f"{value:g} {resource}"
