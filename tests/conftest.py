@@ -9,6 +9,11 @@ import pytest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 SPEAKERS, CLIPS = 24, 72
+TRAINED = (
+    "media", "ecapa", "short_term", "mel", "mel_log", "speech", "age", "gender", "ethnicity", "face", "face_128",
+    "face_parts", "face_embedding_dlib",
+)  # fmt: skip
+"""The constituents that need no weights, or whose trained weights come as packages."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,12 @@ def spoiled(corpus, tmp_path_factory) -> tuple[Path, BadClips]:
 
 @pytest.fixture(scope="session")
 def filled(spoiled, tmp_path_factory):
-    """The store that one undisturbed job makes of the spoiled corpus: all constituents that can be made."""
+    """The store that one undisturbed job makes of the spoiled corpus: every constituent of `TRAINED`."""
     from featurestore.store import Store
-    from pipelines.extractors import AVAILABLE
     from pipelines.job import fill
     from pipelines.sources import read
 
     store = Store.open_or_create(str(tmp_path_factory.mktemp("filled") / "store"))
     store.register(read("voxceleb2", spoiled[0]))
-    fill(store, AVAILABLE)
+    fill(store, TRAINED)
     return store

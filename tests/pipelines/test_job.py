@@ -12,9 +12,10 @@ import pytest
 
 from featurestore.queries import digest
 from pipelines.decoding import open_media
-from pipelines.extractors import AVAILABLE
-from pipelines.faces import DEFAULT_DETECTOR, DETECTORS
-from tests.conftest import CLIPS
+from pipelines.detectors import DETECTORS
+from tests.conftest import CLIPS, TRAINED
+
+NAMED = ("--constituents", ",".join(TRAINED), "--detector", "fastmtcnn")
 
 
 def voxportrait(*arguments: object, **options) -> subprocess.Popen:
@@ -24,9 +25,9 @@ def voxportrait(*arguments: object, **options) -> subprocess.Popen:
 
 def test_every_good_clip_gets_every_constituent(filled):
     counts = filled.coverage()["constituents"]
-    sound = {"ecapa", "mel", "short_term", "speech"}
-    picture = {"face", "face_128", "face_embedding_dlib"}
-    for key in AVAILABLE:
+    sound = {"ecapa", "mel", "mel_log", "short_term", "speech"}
+    picture = {"face", "face_128", "face_parts", "face_embedding_dlib"}
+    for key in TRAINED:
         lost = 2 if key in sound | picture else 1 if key == "media" else 0
         assert counts[key]["filled"] == CLIPS + 3 - lost, key
 
@@ -53,11 +54,11 @@ def test_the_job_is_recorded(filled):
     assert job["state"] == "finished"
     assert job["counts"]["clips"] == CLIPS + 3
     assert job["counts"]["quarantined"] == {"truncated": 1, "no sound": 1, "no face": 1}
-    assert set(AVAILABLE) <= set(job["seconds"])
+    assert set(TRAINED) <= set(job["seconds"])
 
 
 def test_a_second_run_fills_nothing(filled, spoiled):
-    run = voxportrait("extract", "voxceleb2", spoiled[0], "--store", filled.uri, "--json")
+    run = voxportrait("extract", "voxceleb2", spoiled[0], "--store", filled.uri, *NAMED, "--json")
     out, err = run.communicate(timeout=120)
     assert run.returncode == 0, err
     done = json.loads(out.splitlines()[-1])
@@ -66,7 +67,7 @@ def test_a_second_run_fills_nothing(filled, spoiled):
 
 def test_a_killed_job_run_again_gives_the_same_store(filled, spoiled, tmp_path):
     store = tmp_path / "store"
-    command = ("extract", "voxceleb2", spoiled[0], "--store", store)
+    command = ("extract", "voxceleb2", spoiled[0], "--store", store, *NAMED)
     killed = voxportrait(*command, start_new_session=True)
     deadline = time.monotonic() + 200
     while not list((store / "_journal").glob("*/*.arrow")):
@@ -113,11 +114,13 @@ def test_the_same_speaker_is_nearer_than_others(filled, spoiled, key, metric):
 
 
 def test_the_detector_finds_the_face_in_nearly_every_frame(corpus):
-    detector = DETECTORS[DEFAULT_DETECTOR]()
+    detector = DETECTORS["fastmtcnn"]()
     detector.load("cpu")
     found = []
     for path in sorted(corpus.glob("*/mp4/*/*/*.mp4")):
         media = open_media(str(path))
-        found += [bool(detector.detect(media.frame(i))) for i in (10, media.frame_count // 2, media.frame_count - 10)]
+        found += [
+            bool(detector.detect(media.frame(i), None)) for i in (10, media.frame_count // 2, media.frame_count - 10)
+        ]
     assert len(found) == 3 * CLIPS
     assert np.mean(found) >= 0.98
