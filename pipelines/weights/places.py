@@ -36,7 +36,9 @@ def absent(model: Model) -> list[ModelFile]:
 
 
 def by_hand(model: Model) -> str:
-    """Which files to put where, for a person who cannot or does not want to fetch them."""
+    """Which files to put where, for a person who cannot or does not want to fetch them; "" for installed ones."""
+    if model.installed:
+        return ""
     files = ", ".join(file.name for file in absent(model) or model.files)
     return f"Or put {files} from {model.official} into {folder(model.name)} by hand."
 

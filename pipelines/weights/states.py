@@ -75,7 +75,10 @@ def verify(names: Iterable[str] | None = None) -> list[dict[str, str]]:
 
 
 def status() -> list[dict[str, Any]]:
-    """One row a model: name, about, licence, official, needs, package, makes, folder, present, trained."""
+    """One row a model: name, about, licence, official, needs, package, makes, folder, present, trained.
+
+    trained is false for a model that is not there too.
+    """
     return [
         {
             "name": model.name,
@@ -87,7 +90,7 @@ def status() -> list[dict[str, Any]]:
             "makes": list(model.makes),
             "folder": str(folder(model.name)),
             "present": not absent(model),
-            "trained": is_trained(model.name),
+            "trained": not absent(model) and is_trained(model.name),
         }
         for model in MODELS.values()
     ]

