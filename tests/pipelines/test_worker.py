@@ -8,6 +8,7 @@ import pytest
 from featurestore.clip import Clip
 from featurestore.makers import Maker
 from pipelines.extractors import extractors_for
+from pipelines.extractors.base import Extractor, Network, Resources
 from pipelines.reject import Reject
 from pipelines.worker import Worker
 from tests.pipelines.media import faceless, without_sound
@@ -17,10 +18,10 @@ SOUND = {"short_term", "speech"}
 FACE = {"face", "face_128", "face_embedding_dlib"}
 
 
-class Failing:
+class Failing(Extractor):
     """An extractor of the speech's kind whose library fails in the way given."""
 
-    name, makes, needs, requires = "failing", ("ecapa",), "sound", ()
+    name, makes, needs = "failing", ("ecapa",), "sound"
 
     def __init__(self, error: Exception | None = None, value=None):
         self.error, self.value = error, value
@@ -118,3 +119,66 @@ def test_a_failing_library_costs_only_its_own_constituent(make_mp4, tmp_path, ex
     assert set(outcome.values) == {"speech"}
     if reason == "extractor error":
         assert outcome.rejected[0].message == "RuntimeError: something broke"
+
+
+class Loudest(Network):
+    """A network that gives the peak of each sound as a vector, notes its batches, and cannot take silence."""
+
+    name, makes, needs = "loudest", ("ecapa",), "sound"
+    resources = Resources(cpu_batch=4)
+
+    def __init__(self):
+        self.batches: list[int] = []
+
+    def makers(self) -> dict[str, Maker]:
+        return {"ecapa": Maker("ecapa", "loudest", "")}
+
+    def inputs(self, sample):
+        return sample.sound
+
+    def infer(self, stack):
+        self.batches.append(len(stack))
+        if (np.abs(stack).max(1) < 0.02).any():
+            raise ValueError("too quiet for me")
+        return np.abs(stack).max(1)
+
+    def values(self, result):
+        return {"ecapa": np.full(192, result, np.float32)}
+
+
+@pytest.fixture
+def group(make_mp4, tmp_path):
+    """Worker, network, and clips of rising loudness of which the second is too quiet for the network."""
+    network = Loudest()
+    worker = Worker([network, *extractors_for(["speech"])])
+    worker.load()
+    paths = [make_mp4(tmp_path / f"{i}.mp4", amplitude=a) for i, a in enumerate((0.1, 0.01, 0.3, 0.4, 0.5))]
+    return worker, network, [Clip(f"voxceleb2/id1/v/0000{i}", str(path), "train") for i, path in enumerate(paths)]
+
+
+def test_a_group_of_clips_is_one_batch_of_each_network(group):
+    worker, network, clips = group
+    clips = [clips[i] for i in (0, 2, 3, 4)]
+    assert worker.group == 4
+    outcomes = worker.fill_group(clips, [frozenset({"ecapa", "speech"})] * 4, range(4))
+    assert network.batches == [4]
+    peaks = [float(o.values["ecapa"][0]) for o in outcomes]
+    np.testing.assert_allclose(peaks, [0.1, 0.3, 0.4, 0.5], rtol=0.2)
+    assert peaks == sorted(peaks)
+    assert all(o.seconds["ecapa"] > 0 and o.values["speech"].shape == (96_000,) for o in outcomes)
+
+
+def test_a_clip_that_breaks_a_batch_is_rejected_alone(group):
+    worker, _, clips = group
+    outcomes = worker.fill_group(clips[:4], [frozenset({"ecapa", "speech"})] * 4, range(4))
+    assert [rejections(o) for o in outcomes] == [[], [("ecapa", "extractor error")], [], []]
+    assert all("speech" in o.values for o in outcomes)
+
+
+def test_a_clip_s_values_are_the_same_bits_whoever_is_beside_it(group):
+    worker, network, clips = group
+    wanted = frozenset({"ecapa"})
+    together = worker.fill_group([clips[0], clips[2], clips[3]], [wanted] * 3, [4, 5, 7])
+    (alone,) = worker.fill_group([clips[2]], [wanted], [5])
+    assert set(network.batches) == {4}
+    np.testing.assert_array_equal(alone.values["ecapa"], together[1].values["ecapa"])
