@@ -12,6 +12,7 @@ A new source is one file here and one line in `SOURCES`. It has
     seconds(clip)           the clip's length if it is known without opening media
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -73,7 +74,7 @@ def _order(clip: Clip) -> list[str]:
 def _open(source: str, root: str | Path) -> tuple[Any, Path]:
     """The source's module and the folder, once it is one that the source can read."""
     choose("source", source, SOURCES)
-    root = Path(root).absolute()
+    root = Path(os.path.abspath(root))
     modules = {name: import_module(path) for name, path in SOURCES.items()}
     known = "; ".join(f"{name}: {module.LAYOUT}" for name, module in modules.items())
     if not (root.is_dir() and is_text(str(root))):

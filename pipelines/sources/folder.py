@@ -68,7 +68,7 @@ def check(root: Path) -> None:
     """Raises UsageError if clips.csv puts a speaker into two splits."""
     for speaker, splits in _splits(_read_table(root)).items():
         if len(splits) > 1:
-            raise UsageError(f"{root / TABLE}: speaker {speaker!r} is in {' and in '.join(sorted(splits))}.")
+            raise UsageError(f"{root / TABLE}: speaker {speaker!r} is in {' and '.join(sorted(splits))}.")
 
 
 def scan(root: Path, splits: Collection[str] = SPLITS) -> Iterator[Clip | Odd]:
@@ -103,7 +103,7 @@ def _scan(root: Path, table: dict[str, _Said], splits: Collection[str]) -> Itera
     yield from (Odd(f"row of {TABLE} without a clip", path) for path in unused)
     for speaker, found_splits in _splits(table).items():
         if len(found_splits) > 1:
-            yield Odd(f"speaker in {' and in '.join(sorted(found_splits))} by {TABLE}", speaker)
+            yield Odd(f"speaker in {' and '.join(sorted(found_splits))} by {TABLE}", speaker)
 
 
 def _recordings(names: list[str]) -> Iterator[_Recording | Odd]:

@@ -23,8 +23,8 @@ Trees = Mapping[str, Path]
 Track = tuple[tuple[int, float, float, float, float], ...]
 
 _SPEAKER = re.compile(r"id[0-9]{5}")
-_NUMBER = r"-?[0-9]{1,6}(\.[0-9]{1,20})?"
-_TRACK_ROW = re.compile(rf"[0-9]{{1,9}}(\s+{_NUMBER}){{4}}")
+_VALUE = r"[ \t]+(-?[0-9]{1,6}(?:\.[0-9]{1,20})?)"
+_TRACK_ROW = re.compile(rf"^[ \t]*([0-9]{{1,9}}){_VALUE * 4}[ \t\r]*$", re.MULTILINE)
 _SHOWN = 5
 
 
@@ -74,10 +74,10 @@ def read_track(path: str | Path) -> Track:
     if not os.path.isfile(path):
         return ()
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ()
-    rows = (line.split() for line in lines if _TRACK_ROW.fullmatch(line.strip()))
+    rows = _TRACK_ROW.findall(text)
     return tuple((int(frame), float(x), float(y), float(w), float(h)) for frame, x, y, w, h in rows)
 
 

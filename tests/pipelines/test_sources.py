@@ -1,14 +1,16 @@
-"""VoxCeleb2 on disk: every clip once, in order, with what the corpus says; the rest reported, nothing guessed."""
+"""What all sources share, and VoxCeleb2: every clip once, in order, with what the corpus says; the rest reported."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from featurestore.clip import Clip
 from featurestore.errors import UsageError
-from pipelines.sources import inspect, read
-from pipelines.sources.splits import is_validation
-from pipelines.sources.voxceleb2 import read_track
+from pipelines.sources import SOURCES, first_clips, inspect, read
+from pipelines.sources.splits import is_validation, split_of
+from pipelines.sources.voxceleb import read_track
 
 META = "VoxCeleb2 ID ,VGGFace2 ID ,Gender ,Set \n"
 TRACK = """Identity  : \tid00012
@@ -68,6 +70,15 @@ def test_a_tenth_of_the_dev_speakers_is_validation_for_ever():
     assert held_out[:5] == ["id00010", "id00020", "id00024", "id00026", "id00036"]
 
 
+def test_without_an_official_split_a_tenth_is_test_and_a_tenth_of_the_rest_validation():
+    splits = [split_of("folder", f"speaker {number}") for number in range(5000)]
+    assert 0.08 < splits.count("test") / 5000 < 0.12
+    assert 0.07 < splits.count("val") / 5000 < 0.11
+    official = {split_of("voxceleb2", f"id{number:05d}", "dev") for number in range(100)}
+    assert official == {"train", "val"}
+    assert split_of("voxceleb2", "id00010", "test") == "test"
+
+
 def test_attributes_may_leave_columns_and_values_out(vox2):
     (vox2 / "vox2_attributes.csv").write_text(
         'speaker_id, age, ethnicity, licence\nid00012, 41.5, white, "CC BY, research"\nid00013, , latino hispanic,\n'
@@ -106,6 +117,120 @@ def test_what_is_no_clip_is_left_out_and_reported(vox2):
     assert odd["speaker missing in vox2_meta.csv"]["examples"] == ["id00099"]
 
 
+def test_the_sound_is_taken_from_aac_where_it_is_there(vox2):
+    sound = vox2 / "dev/aac/id00012/_raOc3-IRsw/00002.m4a"
+    orphan = vox2 / "test/aac/id00017/xyz/00009.m4a"
+    for file in (sound, orphan):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"four")
+    first, second, *_ = read("voxceleb2", vox2)
+    assert (first.sound_path, second.sound_path) == ("", str(sound))
+    assert second.path.endswith("dev/mp4/id00012/_raOc3-IRsw/00002.mp4")
+    found = inspect("voxceleb2", vox2)
+    assert (found["sounds"], found["bytes"]) == (1, 4)
+    assert found["odd"] == {"sound without a video": {"count": 1, "examples": ["test/aac/id00017/xyz/00009.m4a"]}}
+
+
+def test_hours_are_those_of_the_tracks(vox2):
+    rows = "".join(f"{frame:06d} \t0.1 \t0.1 \t0.2 \t0.2 \n" for frame in range(9000))
+    (vox2 / "test/txt/id00017/xyz/00001.txt").write_text(f"FV Conf   : \t20.144\n\nFRAME \tX \tY \tW \tH \n{rows}")
+    assert inspect("voxceleb2", vox2)["hours"] == 0.1
+    shutil.rmtree(vox2 / "dev/txt")
+    shutil.rmtree(vox2 / "test/txt")
+    assert inspect("voxceleb2", vox2)["hours"] is None
+
+
+def test_what_a_mac_leaves_behind_is_odd_and_no_clip(vox2):
+    for name in (".DS_Store", "id00012/.DS_Store", "id00012/_raOc3-IRsw/._00001.mp4"):
+        (vox2 / "dev" / "mp4" / name).write_text("")
+    assert len(list(read("voxceleb2", vox2))) == 4
+    odd = inspect("voxceleb2", vox2)["odd"]
+    assert odd["hidden file or folder"] == {
+        "count": 3,
+        "examples": ["dev/mp4/.DS_Store", "dev/mp4/id00012/.DS_Store", "dev/mp4/id00012/_raOc3-IRsw/._00001.mp4"],
+    }
+
+
+def test_media_that_cannot_be_opened_is_still_a_clip_so_that_the_job_says_why(vox2):
+    folder = vox2 / "dev/mp4/id00013/abc"
+    os.mkfifo(folder / "00002.mp4")
+    (folder / "00003.mp4").symlink_to("nowhere.mp4")
+    (folder / "00004.mp4").symlink_to("00004.mp4")
+    (folder / "00005.mp4").mkdir()
+    ids = [clip.clip_id for clip in read("voxceleb2", vox2) if clip.speaker_id == "id00013"]
+    assert [clip_id[-1] for clip_id in ids] == ["1", "2", "3", "4"]
+    assert inspect("voxceleb2", vox2)["clips"] == 7
+
+
+def test_names_that_cannot_be_stored_are_odd_and_others_are_kept(vox2):
+    strange = ["a b'c\"d", "žluť", "line\nbreak", os.fsdecode(b"caf\xe9")]
+    for name in strange:
+        add(vox2, f"dev/id00013/{name}/00001")
+    assert [clip.video_id for clip in read("voxceleb2", vox2) if clip.speaker_id == "id00013"] == [
+        "a b'c\"d",
+        "abc",
+        "žluť",
+    ]
+    odd = inspect("voxceleb2", vox2)["odd"]["name with control characters or not in UTF-8"]
+    assert odd["count"] == 2
+    assert all(example.isprintable() for example in odd["examples"])
+
+
+def test_examples_are_few_however_much_is_odd(vox2):
+    for number in range(50):
+        (vox2 / "dev" / "mp4" / f"{number}.txt").write_text("")
+    (odd,) = inspect("voxceleb2", vox2)["odd"].values()
+    assert odd["count"] == 50
+    assert len(odd["examples"]) == 5
+
+
+def test_one_video_per_speaker_is_the_first_clip_of_each_test_speaker(vox2):
+    for clip in ("test/id00017/x-y/00001", "test/id00017/x/00003", "test/id00017/x/00002", "test/id00011/b/00001"):
+        add(vox2, clip)
+    assert [clip.clip_id for clip in read("voxceleb2", vox2, one_video_per_speaker=True)] == [
+        "voxceleb2/id00011/b/00001",
+        "voxceleb2/id00017/x/00002",
+    ]
+    clips = list(read("voxceleb2", vox2))
+    assert first_clips(clips[::-1]) == first_clips(clips)
+    shutil.rmtree(vox2 / "test")
+    with pytest.raises(UsageError, match="no clip is test"):
+        read("voxceleb2", vox2, one_video_per_speaker=True)
+
+
+def test_one_video_per_speaker_holds_for_clips_of_any_source():
+    clips = [
+        Clip("folder/b/2/1", "", "test"),
+        Clip("folder/b/10/1", "", "test"),
+        Clip("folder/a/1/1", "", "train"),
+    ]
+    assert [clip.clip_id for clip in first_clips(clips)] == ["folder/b/10/1"]
+
+
+def test_every_source_gives_the_same_keys_and_opens_nothing(vox2, tmp_path_factory):
+    roots = {"voxceleb2": vox2}
+    for source, files in {
+        "voxceleb1": ["wav/id10001/abc/00001.wav"],
+        "avspeech": ["abcdefghijk_1_2.mp4"],
+        "folder": ["alice/talk.mp4"],
+    }.items():
+        roots[source] = tmp_path_factory.mktemp(source)
+        for file in files:
+            (roots[source] / file).parent.mkdir(parents=True, exist_ok=True)
+            os.mkfifo(roots[source] / file)
+    (roots["avspeech"] / "avspeech_train.csv").write_text("abcdefghijk,1,2,0.5,0.5\n")
+    assert set(roots) == set(SOURCES)
+    found = {source: inspect(source, root) for source, root in roots.items()}
+    assert len({tuple(counts) for counts in found.values()}) == 1
+    assert all(counts["clips"] for counts in found.values())
+    for source in set(SOURCES) - {"voxceleb2"}:
+        with pytest.raises(UsageError, match=f"this looks like {source}. Known layouts: voxceleb2: .*; folder: "):
+            read("voxceleb2", roots[source])
+        assert len(list(read(source, roots[source]))) == 1
+    with pytest.raises(UsageError, match="this looks like voxceleb2"):
+        read("folder", vox2)
+
+
 def test_a_speaker_in_both_sets_is_refused(vox2):
     add(vox2, "test/id00012/other/00001")
     with pytest.raises(UsageError, match="id00012"):
@@ -136,6 +261,8 @@ def test_another_layout_is_refused_at_once_with_the_right_one(vox2, tmp_path_fac
     for root in (empty, empty / "nowhere"):
         for look in (read, inspect):
             with pytest.raises(UsageError, match=r"mp4/id00012/<video>/00001\.mp4"):
+                look("voxceleb2", root)
+            with pytest.raises(UsageError, match=r"voxceleb1: .*avspeech: .*folder: "):
                 look("voxceleb2", root)
     with pytest.raises(UsageError, match="voxceleb2"):
         read("voxceleb", vox2)
