@@ -5,11 +5,10 @@ from importlib.metadata import version
 import numpy as np
 
 from featurestore.makers import Maker
-from pipelines.decoding import FULL_SCALE, SAMPLE_RATE, SOUND
+from pipelines.decoding import FULL_SCALE, SOUND
 from pipelines.extractors.base import Extractor, Values
 from pipelines.sample import Sample
-
-WINDOW, STEP = 8_000, 4_800
+from pipelines.short_term import FORMULAS, STEP, WINDOW, short_term_features
 
 
 class ShortTerm(Extractor):
@@ -21,14 +20,11 @@ class ShortTerm(Extractor):
 
     def makers(self) -> dict[str, Maker]:
         library = f"pyAudioAnalysis {version('pyAudioAnalysis')}"
-        parameters = {"sound": SOUND, "window": WINDOW, "step": STEP, "deltas": True}
+        parameters = {"sound": SOUND, "window": WINDOW, "step": STEP, "deltas": True, "formulas": FORMULAS}
         return {"short_term": Maker("short_term", "ShortTermFeatures", library, parameters=parameters)}
 
     def load(self, device: str) -> None:
-        from pyAudioAnalysis import ShortTermFeatures
-
-        self._features = ShortTermFeatures.feature_extraction
+        short_term_features(np.zeros(WINDOW))  # imports the library's tables, for seconds
 
     def extract(self, sample: Sample) -> Values:
-        features, _ = self._features(sample.sound * FULL_SCALE, SAMPLE_RATE, WINDOW, STEP)
-        return {"short_term": np.ascontiguousarray(features.T, np.float32)}
+        return {"short_term": short_term_features(sample.sound * FULL_SCALE).astype(np.float32)}
