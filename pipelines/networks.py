@@ -1,0 +1,52 @@
+"""Networks of other people: their checkpoints are read without running anything, and they run in full precision."""
+
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from featurestore.errors import VoxportraitError
+
+_FORCED = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
+
+Named = Callable | tuple[Callable, str]
+"""A class, or a class and the name under which a checkpoint holds it."""
+
+
+@contextmanager
+def weights_only(model: str, *classes: Named) -> Iterator[None]:
+    """Within it `torch.load` makes tensors, plain data and `classes` alone, whatever a library asks of it.
+
+    Raises VoxportraitError for a checkpoint of `model` that holds anything else.
+    """
+    import torch
+
+    before = {name: os.environ.get(name) for name in _FORCED}
+    os.environ.update(_FORCED)
+    try:
+        with torch.serialization.safe_globals(list(classes)):
+            yield
+    except pickle.UnpicklingError as error:
+        raise refused(model, "a checkpoint holds more than weights: it is damaged, or would run code") from error
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def refused(model: str, reason: str) -> VoxportraitError:
+    """The error for a model's file that is not read."""
+    return VoxportraitError(
+        f"model {model}: {reason}. Nothing of it was run; put the official file there (voxportrait models list)."
+    )
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """No gradients; on a GPU convolutions in full float32 (no TF32) and by the same algorithm each time."""
+    import torch
+
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield
