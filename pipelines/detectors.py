@@ -7,13 +7,20 @@
 A new detector is one class here and one line in `DETECTORS`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 import numpy as np
 
+from featurestore.errors import VoxportraitError, choose
 from pipelines import weights
+from pipelines.deepface_home import deepface_home
+from pipelines.reject import Reject
+
+SMALLEST_FACE = 20
+"""Pixels: no detector is asked about a frame that is narrower or lower."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +61,15 @@ class FastMtcnn:
 
     name = "fastmtcnn"
     models: tuple[str, ...] = ("fastmtcnn",)
-    smallest_face, smallest_share = 20, 1 / 12
+    smallest_share = 1 / 12
 
     def maker(self) -> dict[str, Any]:
         return {
             "detector": self.name,
-            "library": f"facenet-pytorch {version('facenet-pytorch')}",
+            "library": _library("facenet-pytorch"),
             "weights": weights.digest(self.name),
-            "trained": True,
-            "smallest_face": f"{self.smallest_face} pixels, 1/{round(1 / self.smallest_share)} of the short side",
+            "trained": weights.is_trained(self.name),
+            "smallest_face": f"{SMALLEST_FACE} pixels, 1/{round(1 / self.smallest_share)} of the short side",
         }
 
     def load(self, device: str) -> None:
@@ -75,16 +82,89 @@ class FastMtcnn:
 
     def detect(self, frame: np.ndarray, tracked: Box | None) -> list[Box]:
         short_side = min(frame.shape[:2])
-        if short_side < self.smallest_face:
+        if short_side < SMALLEST_FACE:
             return []
-        self._network.min_face_size = max(self.smallest_face, round(short_side * self.smallest_share))
+        self._network.min_face_size = max(SMALLEST_FACE, round(short_side * self.smallest_share))
         corners, probabilities = self._network.detect(frame)
         if corners is None:
             return []
-        return [
-            Box(float(left), float(top), float(right - left), float(bottom - top), float(probability))
-            for (left, top, right, bottom), probability in zip(corners, probabilities, strict=True)
-        ]
+        return [_box(sides, probability) for sides, probability in zip(corners, probabilities, strict=True)]
 
 
-DETECTORS: dict[str, type[Detector]] = {detector.name: detector for detector in (FastMtcnn,)}
+class RetinaFace:
+    """RetinaFace of retina-face, ResNet-50, as DeepFace calls it (Deng et al. 2020): SLF's detector.
+
+    The library enlarges the frame's short side to 1,024 pixels: seconds a frame on a CPU.
+    """
+
+    name = "retinaface"
+    models: tuple[str, ...] = ("retinaface",)
+    threshold = 0.9
+
+    def maker(self) -> dict[str, Any]:
+        return {
+            "detector": self.name,
+            "library": _library("retina-face"),
+            "weights": weights.digest(self.name),
+            "trained": weights.is_trained(self.name),
+            "smallest_face": f"{SMALLEST_FACE} pixels, probability {self.threshold}",
+        }
+
+    def load(self, device: str) -> None:
+        with deepface_home(self.name):
+            from retinaface import RetinaFace as library
+            from retinaface.model.retinaface_pth_model import build_model
+
+            network: Any = build_model().to(device)
+        self._library = library
+        self._network = lambda picture: [output.cpu() for output in network(picture.to(device))]
+
+    def detect(self, frame: np.ndarray, tracked: Box | None) -> list[Box]:
+        if min(frame.shape[:2]) < SMALLEST_FACE:
+            return []
+        found = self._library.detect_faces(frame[:, :, ::-1], self.threshold, self._network)
+        boxes = [_box(face["facial_area"], face["score"]) for face in found.values()]
+        return sorted(boxes, key=lambda box: box.width * box.height, reverse=True)
+
+
+class Track:
+    """The corpus's own boxes, taken as they are: right where they are fractions of the very frames in the clip."""
+
+    name = "track"
+    models: tuple[str, ...] = ()
+
+    def maker(self) -> dict[str, Any]:
+        return {"detector": self.name, "library": "", "weights": "", "trained": True}
+
+    def load(self, device: str) -> None:
+        pass
+
+    def detect(self, frame: np.ndarray, tracked: Box | None) -> list[Box]:
+        if tracked is None or not tracked.width:
+            raise Reject("face", "no face", "the corpus has no face track of this clip; another detector may find one")
+        return [tracked]
+
+
+DETECTORS: dict[str, type[Detector]] = {detector.name: detector for detector in (FastMtcnn, RetinaFace, Track)}
+
+
+def resolve_detector(name: str) -> str:
+    """The detector of that name; for `auto`, RetinaFace where its trained weights are there, else fastmtcnn.
+
+    Raises UsageError for a name that is not known.
+    """
+    if name != "auto":
+        return choose("detector", name, DETECTORS)
+    return "retinaface" if not weights.missing("retinaface") and weights.is_trained("retinaface") else "fastmtcnn"
+
+
+def _box(sides: Sequence[float], probability: float) -> Box:
+    left, top, right, bottom = sides
+    return Box(float(left), float(top), float(right - left), float(bottom - top), float(probability))
+
+
+def _library(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        raise VoxportraitError(f"the package {package} is not installed; run `make setup`.") from None

@@ -3,7 +3,7 @@
     finder = FaceFinder(Recipe())
     finder.load("cpu")
     face = finder.find(clip, media)
-    face.target_128, face.guide_8, face.jpeg_256
+    face.target_128, face.guide_8, face.jpeg_256, face.crop_128
 
 Geometry (SLF, released code): the detected box is grown by 0.4 of its height above and below and 0.5 of its width left
 and right and cut at the frame's edge; its long side becomes 128, centred on black; of this 128 x 128 picture the box
@@ -15,20 +15,19 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from featurestore.clip import Clip
-from featurestore.errors import choose
 from pipelines.decoding import Media
-from pipelines.detectors import DETECTORS, Box, Detector
+from pipelines.detectors import DETECTORS, Box, Detector, resolve_detector
 from pipelines.recipe import Recipe
 from pipelines.reject import Reject
 
 GROW_HEIGHT, GROW_WIDTH = 0.4, 0.5
-CANVAS, ZOOM = 128, (14, 0, 114, 100)
+CANVAS, WHOLE, ZOOM = 128, (0, 0, 128, 128), (14, 0, 114, 100)
 TARGET_SIZE, PICTURE_SIZE, GUIDE_SIZE = 128, 256, 8
 JPEG_QUALITY = 95
 
@@ -62,6 +61,11 @@ class Face:
         return cut_face(self.frame, self.box, TARGET_SIZE)
 
     @cached_property
+    def crop_128(self) -> np.ndarray:
+        """(128, 128, 3) uint8: the face before the enlargement, as SLF shows it to DeepFace."""
+        return cut_face(self.frame, self.box, CANVAS, WHOLE)
+
+    @cached_property
     def guide_8(self) -> np.ndarray:
         """(8, 8, 3) uint8: the target at 8 x 8."""
         return shrink_to_guide(self.target_128)
@@ -80,7 +84,7 @@ class FaceFinder:
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
-        self.detector: Detector = DETECTORS[choose("detector", recipe.detector, DETECTORS)]()
+        self.detector: Detector = DETECTORS[resolve_detector(recipe.detector)]()
 
     def load(self, device: str) -> None:
         self.detector.load(device)
@@ -106,7 +110,7 @@ class FaceFinder:
 
 def face_maker(recipe: Recipe) -> dict[str, Any]:
     """What of the recipe decides which face is found, and in which frame: for makers' parameters."""
-    detector = DETECTORS[choose("detector", recipe.detector, DETECTORS)]()
+    detector = DETECTORS[resolve_detector(recipe.detector)]()
     return detector.maker() | {"face": recipe.face, "frame": FRAMES}
 
 
@@ -137,25 +141,46 @@ def candidate_frames(clip: Clip, frame_count: int) -> Iterator[int]:
     yield from dict.fromkeys((first + step * frame_count // ATTEMPTS) % frame_count for step in range(ATTEMPTS))
 
 
-def cut_face(frame: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """The region SLF's geometry gives for `box`, (size, size, 3) uint8; black where it leaves the grown box."""
+class Region(NamedTuple):
+    """A square of a frame: left, top, side, in pixels of the frame."""
+
+    left: float
+    top: float
+    side: float
+
+
+def grow(box: Box, frame: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the grown box, cut at the frame's edge."""
     height, width = frame.shape[:2]
-    left = max(0, round(box.x - GROW_WIDTH * box.width))
-    top = max(0, round(box.y - GROW_HEIGHT * box.height))
-    right = min(width, round(box.x + (1 + GROW_WIDTH) * box.width))
-    bottom = min(height, round(box.y + (1 + GROW_HEIGHT) * box.height))
+    return (
+        max(0, round(box.x - GROW_WIDTH * box.width)),
+        max(0, round(box.y - GROW_HEIGHT * box.height)),
+        min(width, round(box.x + (1 + GROW_WIDTH) * box.width)),
+        min(height, round(box.y + (1 + GROW_HEIGHT) * box.height)),
+    )
 
+
+def region_of(box: Box, frame: np.ndarray, zoom: tuple[int, int, int, int] = ZOOM) -> Region:
+    """The square of the frame that SLF's geometry shows for `box`: of `face` and `face_128`, or of `crop_128`."""
+    left, top, right, bottom = grow(box, frame)
     pixel = max(right - left, bottom - top) / CANVAS
-    region_left = (left + right) / 2 + (ZOOM[0] - CANVAS / 2) * pixel
-    region_top = (top + bottom) / 2 + (ZOOM[1] - CANVAS / 2) * pixel
-    region = (ZOOM[2] - ZOOM[0]) * pixel
+    return Region(
+        (left + right) / 2 + (zoom[0] - CANVAS / 2) * pixel,
+        (top + bottom) / 2 + (zoom[1] - CANVAS / 2) * pixel,
+        (zoom[2] - zoom[0]) * pixel,
+    )
 
-    margin = int(np.ceil(max(left - region_left, top - region_top, 0))) + 1
+
+def cut_face(frame: np.ndarray, box: Box, size: int, zoom: tuple[int, int, int, int] = ZOOM) -> np.ndarray:
+    """`region_of` the box as a picture, (size, size, 3) uint8; black where it leaves the grown box."""
+    left, top, right, bottom = grow(box, frame)
+    region = region_of(box, frame, zoom)
+    margin = int(np.ceil(max(left - region.left, top - region.top, 0))) + 1
     padded = np.pad(frame[top:bottom, left:right], ((margin, margin), (margin, margin), (0, 0)))
-    corner = (region_left - left + margin, region_top - top + margin)
+    x, y = region.left - left + margin, region.top - top + margin
     return np.asarray(
         Image.fromarray(padded).resize(
-            (size, size), Image.Resampling.BICUBIC, box=(*corner, corner[0] + region, corner[1] + region)
+            (size, size), Image.Resampling.BICUBIC, box=(x, y, x + region.side, y + region.side)
         )
     )
 

@@ -1,0 +1,40 @@
+"""A home for DeepFace and retina-face: they run on PyTorch, and read weights from our folders and from nowhere else."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+from pipelines import weights
+
+ENGINE = {"DEEPFACE_BACKEND_ENGINE": "pytorch"}
+
+
+@contextmanager
+def deepface_home(model: str) -> Iterator[None]:
+    """Within it, the libraries find the files of `model` (a name in `weights.MODELS`) where they look for their own.
+
+    `DEEPFACE_HOME` is a folder of links, of this process alone. Raises VoxportraitError if the weights are not there.
+    Both libraries read them with `torch.load(weights_only=True)`.
+    """
+    folder = weights.ensure(model).resolve()
+    with tempfile.TemporaryDirectory(prefix="deepface-") as home:
+        place = Path(home, ".deepface", "weights")
+        place.mkdir(parents=True)
+        for file in weights.MODELS[model].files:
+            (place / file.name).symlink_to(folder / file.name)
+        with patch.dict(os.environ, ENGINE, DEEPFACE_HOME=home):
+            yield
+
+
+def client_class(task: str, model_name: str) -> type:
+    """DeepFace's class of a model, as `modeling.build_model` takes it, without its cache of instances.
+
+    task: `facial_attribute` or `facial_recognition`; model_name: DeepFace's.
+    """
+    with patch.dict(os.environ, ENGINE):
+        from deepface.modules import modeling
+
+        return modeling.get_model_class(task, model_name)

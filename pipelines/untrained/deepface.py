@@ -1,0 +1,76 @@
+"""Never trained models of DeepFace's PyTorch engine: built by DeepFace itself, which saves where it would load."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from pipelines.deepface_home import client_class
+from pipelines.extractors.deepface import ATTRIBUTE_MODELS, RECOGNITION_MODELS
+
+
+def write_age(folder: Path) -> None:
+    _write("facial_attribute", ATTRIBUTE_MODELS["age"], folder)
+
+
+def write_gender(folder: Path) -> None:
+    _write("facial_attribute", ATTRIBUTE_MODELS["gender"], folder)
+
+
+def write_ethnicity(folder: Path) -> None:
+    _write("facial_attribute", ATTRIBUTE_MODELS["ethnicity"], folder)
+
+
+def write_vgg_face(folder: Path) -> None:
+    _write("facial_recognition", RECOGNITION_MODELS["vgg_face"], folder)
+
+
+def write_facenet(folder: Path) -> None:
+    _write("facial_recognition", RECOGNITION_MODELS["facenet"], folder)
+
+
+def write_facenet512(folder: Path) -> None:
+    _write("facial_recognition", RECOGNITION_MODELS["facenet512"], folder)
+
+
+def write_arcface(folder: Path) -> None:
+    _write("facial_recognition", RECOGNITION_MODELS["arcface"], folder)
+
+
+def write_openface(folder: Path) -> None:
+    _write("facial_recognition", RECOGNITION_MODELS["openface"], folder)
+
+
+def write_deepface(folder: Path) -> None:
+    _write("facial_recognition", RECOGNITION_MODELS["deepface"], folder)
+
+
+def write_deepid(folder: Path) -> None:
+    _write("facial_recognition", RECOGNITION_MODELS["deepid"], folder)
+
+
+def write_ghostfacenet(folder: Path) -> None:
+    _write("facial_recognition", RECOGNITION_MODELS["ghostfacenet"], folder)
+
+
+def _write(task: str, model_name: str, folder: Path) -> None:
+    """Build the model with seed 0 and save its parameters in `folder`, under the name DeepFace gives the file."""
+    import torch
+
+    client = client_class(task, model_name)
+
+    def save(model: torch.nn.Module, weight_file: str) -> torch.nn.Module:
+        torch.save(model.state_dict(), weight_file)
+        return model
+
+    def path_of(file_name: str, **source: Any) -> str:
+        return str(folder / file_name)
+
+    module = importlib.import_module(client.__module__)
+    with (
+        patch.object(module.weight_utils, "download_weights_if_necessary", path_of),
+        patch.object(module, "load_model_weights", save),
+        torch.random.fork_rng(devices=[]),
+    ):
+        torch.manual_seed(0)
+        client()
