@@ -123,12 +123,14 @@ _CONSTITUENTS = (
 )
 
 CATALOGUE: dict[str, Constituent] = {c.key: c for c in _CONSTITUENTS}
-for _key, _point in added("voxportrait.constituents", CATALOGUE).items():
-    CATALOGUE[_key] = load(_point)
-    if not isinstance(CATALOGUE[_key], Constituent) or CATALOGUE[_key].key != _key:
-        raise VoxportraitError(f"entry point {_key} = {_point.value} is not a Constituent of the key {_key!r}")
 
 
 def constituent(key: str) -> Constituent:
     """The catalogue's entry for `key`; a UsageError lists the known keys."""
     return CATALOGUE[choose("constituent", key, CATALOGUE)]
+
+
+for _key, _point in added("voxportrait.constituents", CATALOGUE).items():
+    CATALOGUE[_key] = load(_point)
+    if not isinstance(CATALOGUE[_key], Constituent) or CATALOGUE[_key].key != _key:
+        raise VoxportraitError(f"entry point {_key} = {_point.value} is not a Constituent of the key {_key!r}")

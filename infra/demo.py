@@ -96,10 +96,9 @@ class Demo:
 
     def _extract(self, should_stop: Callable[[], bool]) -> tuple[Any, int]:
         """Register and fill in Ray actors that are gone afterwards."""
-        import ray
-
-        from pipelines.extractors import STANDARD
+        from pipelines.extractors import standard
         from pipelines.job import fill
+        from pipelines.schedule import stop_ray
         from pipelines.sources import read
 
         registered = self.store.register(read("voxceleb2", self.folder / "corpus"))
@@ -108,9 +107,8 @@ class Demo:
             def progress(done: int, total: int, rejected: Counter[str], doing: str) -> None:
                 draw(done, total, doing)
 
-            summary = fill(self.store, STANDARD, progress=progress, should_stop=should_stop)
-        if ray.is_initialized():
-            ray.shutdown()
+            summary = fill(self.store, standard(), progress=progress, should_stop=should_stop)
+        stop_ray()
         _end_if(summary.stopped)
         if summary.filled:
             say(f"{registered.new} new clips registered, {summary.clips} filled in {summary.wall:.0f} s")

@@ -1,7 +1,9 @@
 """`voxportrait corpus`, `models`, `extract` and `fill`."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -153,9 +155,9 @@ def untrained(names: Annotated[list[str], typer.Argument(help="Models.", show_de
 def _names(constituents: str) -> list[str]:
     """The constituents that a person names; `standard` and `all` may be among them."""
     from featurestore.errors import UsageError
-    from pipelines.extractors import AVAILABLE, STANDARD, extractors_for
+    from pipelines.extractors import AVAILABLE, extractors_for, standard
 
-    sets = {"standard": STANDARD, "all": AVAILABLE}
+    sets = {"standard": standard(), "all": AVAILABLE}
     named = [name.strip() for name in constituents.split(",") if name.strip()]
     if not named:
         raise UsageError("--constituents names none. Say constituents, `standard` or `all`.")
@@ -256,14 +258,18 @@ def _fill(
     from featurestore.errors import VoxportraitError
     from featurestore.interrupt import stop_on_signal
     from pipelines.job import fill as run
+    from pipelines.schedule import stop_ray
 
-    with bar("filling", "clips") as draw, stop_on_signal() as should_stop:
+    with bar("filling", "clips") as draw, stop_on_signal() as should_stop, redirect_stdout(sys.stderr):
 
         def progress(done: int, total: int, rejected: Counter[str], doing: str) -> None:
             notes = [f"{number} {reason}" for reason, number in rejected.most_common()]
             draw(done, total, "; ".join([doing, *notes]))
 
-        summary = run(store, names, options, replace, progress, should_stop, recipe, say)
+        try:
+            summary = run(store, names, options, replace, progress, should_stop, recipe, say)
+        finally:
+            stop_ray()  # while its own messages still go to standard error
     if as_json:
         print_json(known | summary.as_dict())
     else:

@@ -253,3 +253,9 @@ def start_ray(address: str | None) -> None:
     warnings.filterwarnings("ignore", message="lance is not fork-safe")  # Ray starts its processes and nothing else
     options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+
+
+def stop_ray() -> None:
+    """Leave the cluster, or end Ray on this machine."""
+    if ray.is_initialized():
+        ray.shutdown()

@@ -93,10 +93,10 @@ def _decode_ratio(paths: Sequence[str], folder: str) -> float | None:
 
 def _short_term_ratio(sounds: Sequence[np.ndarray]) -> float:
     """79 frames of 34 features and their deltas: seconds by the library, over seconds by the vectorised formulas."""
-    from pipelines.short_term import short_term_features
     from pyAudioAnalysis import ShortTermFeatures
 
     from pipelines.extractors.pyaudioanalysis import STEP, WINDOW
+    from pipelines.short_term import short_term_features
 
     loud = [sound * FULL_SCALE for sound in sounds]
     return _ratio(

@@ -10,7 +10,7 @@ it as an entry point (docs/extractors.md).
 from collections.abc import Callable, Iterable
 from importlib import import_module
 
-from featurestore.catalogue import CATALOGUE, constituent
+from featurestore.catalogue import constituent
 from featurestore.errors import UsageError
 from featurestore.plugins import added, load
 from pipelines.extractors.base import Extractor
@@ -73,8 +73,10 @@ for _key, _point in added("voxportrait.extractors", EXTRACTORS).items():
 AVAILABLE: tuple[str, ...] = tuple(EXTRACTORS)
 """The constituents of the catalogue that can be made."""
 
-STANDARD: tuple[str, ...] = tuple(key for key in AVAILABLE if key not in CATALOGUE or not CATALOGUE[key].optional)
-"""The constituents that are made where nobody names any: what SLF and Fine-portraitist take."""
+
+def standard() -> tuple[str, ...]:
+    """The constituents that are made where nobody names any: what SLF and Fine-portraitist take."""
+    return tuple(key for key in AVAILABLE if not constituent(key).optional)
 
 
 def extractors_for(constituents: Iterable[str], recipe: Recipe = Recipe()) -> list[Extractor]:

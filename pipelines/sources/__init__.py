@@ -76,13 +76,13 @@ def _open(source: str, root: str | Path) -> tuple[Any, Path]:
     choose("source", source, SOURCES)
     root = Path(os.path.abspath(root))
     modules = {name: import_module(path) for name, path in SOURCES.items()}
-    known = "; ".join(f"{name}: {module.LAYOUT}" for name, module in modules.items())
+    known = "".join(f"\n  {name}: {module.LAYOUT}" for name, module in modules.items())
     if not (root.is_dir() and is_text(str(root))):
-        raise UsageError(f"{str(root)!r} is not a folder. Known layouts: {known}.")
+        raise UsageError(f"{str(root)!r} is not a folder. Known layouts:{known}")
     others = [name for name in modules if name not in (source, FOLDER) and modules[name].fits(root)]
     if modules[source].fits(root) and not (source == FOLDER and others):
         return modules[source], root
     if source != FOLDER and not others and modules[FOLDER].fits(root):
         others = [FOLDER]
     hint = f"; this looks like {' or '.join(others)}" if others else ""
-    raise UsageError(f"{root} is not laid out as {source}{hint}. Known layouts: {known}.")
+    raise UsageError(f"{root} is not laid out as {source}{hint}. Known layouts:{known}")

@@ -16,18 +16,22 @@ from pipelines.decoding import open_media
 GUIDE = Path(__file__).parents[2] / "docs" / "extractors.md"
 
 
-@pytest.fixture
-def package(tmp_path) -> Path:
-    """A folder with the guide's package as an installer would leave it."""
-    blocks = dict(re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?)```", GUIDE.read_text(), re.DOTALL))
-    place = tmp_path / "packages"
-    information = place / "voxportrait_loudness-1.0.dist-info"
+def install(place: Path, module: str, code: str, points: list[tuple[str, str, str]]) -> Path:
+    """Put a module into a folder as an installer would leave it; points: (group, name, object)."""
+    information = place / f"{module}-1.0.dist-info"
     information.mkdir(parents=True)
-    (place / "voxportrait_loudness.py").write_text(blocks["voxportrait_loudness.py"])
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: voxportrait-loudness\nVersion: 1.0\n")
-    points = re.findall(r'\[project.entry-points."(.+?)"\]\n(\w+) = "(.+?)"', blocks["pyproject.toml"])
+    (place / f"{module}.py").write_text(code)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.replace('_', '-')}\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("".join(f"[{group}]\n{name} = {to}\n" for group, name, to in points))
     return place
+
+
+@pytest.fixture
+def package(tmp_path) -> Path:
+    """A folder with the guide's package."""
+    blocks = dict(re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?)```", GUIDE.read_text(), re.DOTALL))
+    points = re.findall(r'\[project.entry-points."(.+?)"\]\n(\w+) = "(.+?)"', blocks["pyproject.toml"])
+    return install(tmp_path / "packages", "voxportrait_loudness", blocks["voxportrait_loudness.py"], points)
 
 
 def run(package: Path, *arguments: object) -> subprocess.CompletedProcess:
@@ -68,3 +72,47 @@ def test_a_broken_package_is_named(package):
     assert refused.returncode == 1
     assert "voxportrait-loudness cannot be used" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+TROUBLE = """
+import ctypes, time
+from featurestore.catalogue import Constituent
+from featurestore.makers import Maker
+from pipelines.extractors.base import Extractor
+
+TROUBLE = Constituent("trouble", "number", "one, where nothing happens")
+
+
+class Trouble(Extractor):
+    name, makes, needs = "trouble", ("trouble",), "sound"
+
+    def __init__(self, recipe):
+        pass
+
+    def makers(self):
+        return {"trouble": Maker("trouble", "trouble", "trouble 1.0")}
+
+    def extract(self, sample):
+        if sample.clip.speaker_id == "crashes":
+            ctypes.string_at(0)
+        if sample.clip.speaker_id == "hangs":
+            time.sleep(1000)
+        return {"trouble": 1.0, "trouble_probability": None}
+"""
+
+
+def test_a_clip_that_crashes_or_hangs_its_worker_is_quarantined_alone(make_mp4, tmp_path):
+    groups = {"voxportrait.constituents": "trouble:TROUBLE", "voxportrait.extractors": "trouble:Trouble"}
+    points = [(group, "trouble", named) for group, named in groups.items()]
+    package = install(tmp_path / "packages", "trouble", TROUBLE, points)
+    for speaker in ("calm", "crashes", "hangs", "quiet"):
+        make_mp4(tmp_path / "heads" / speaker / "talk.mp4")
+    store = tmp_path / "store"
+    wanted = ("--store", store, "--constituents", "trouble,speech", "--deadline", 3, "--json")
+    done = run(package, "extract", "folder", tmp_path / "heads", *wanted)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["filled"] == {"speech": 2, "trouble": 2}
+    rows = Store.open(str(store)).table("quarantine").to_table().to_pylist()
+    reasons = {row["clip_id"].split("/")[1]: row["reason"] for row in rows}
+    assert reasons == {"crashes": "crash", "hangs": "deadline"}
+    assert all(len(row["message"]) > 10 for row in rows)

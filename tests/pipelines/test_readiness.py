@@ -10,7 +10,7 @@ import pytest
 from featurestore.errors import UsageError, VoxportraitError
 from pipelines import weights
 from pipelines.crew import Crew
-from pipelines.extractors import AVAILABLE, EXTRACTORS, STANDARD, extractors_for
+from pipelines.extractors import AVAILABLE, EXTRACTORS, extractors_for, standard
 from pipelines.options import Options
 from pipelines.readiness import lines, models_of, ready, resolve
 from pipelines.recipe import Recipe
@@ -76,9 +76,9 @@ def test_the_standard_ones_are_what_the_layouts_and_fine_portraitist_take():
     from featurestore.conditioning import LAYOUTS
 
     for layout in LAYOUTS.values():
-        assert set(layout.constituents) <= set(STANDARD)
-    assert {"face", "face_128", "face_parts", "speech", "face_embedding_vgg_face"} <= set(STANDARD)
-    assert "pyannote_all" in set(AVAILABLE) - set(STANDARD)
+        assert set(layout.constituents) <= set(standard())
+    assert {"face", "face_128", "face_parts", "speech", "face_embedding_vgg_face"} <= set(standard())
+    assert "pyannote_all" in set(AVAILABLE) - set(standard())
 
 
 def test_workers_are_as_many_as_fit_into_memory():
