@@ -1,28 +1,26 @@
-"""Opening a clip: the file is read once, and gives its sound and single frames from memory, without other programs.
+"""Opening a clip: each file is read once, and gives sound and single frames from memory, without other programs.
 
     media = open_media("00001.mp4")
     media.sound()      # (384000,) float32: 24 s at 16 kHz
     media.frame(10)    # (height, width, 3) uint8, RGB
 
 What cannot be had raises Reject: `media` (missing file, unreadable, empty file, too large, not media, truncated),
-`sound` (no sound, damaged, too short, silent) or `face` (no picture, damaged).
+`sound` (no sound, damaged, too short, silent) or `face` (no picture, damaged, too large, missing file, unreadable).
 """
 
 import hashlib
-import io
-import stat
-from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
+from itertools import chain, groupby
 from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.stream import Disposition
 
+from pipelines.files import is_folder, read_file
+from pipelines.pictures import Pictures, folder_of_frames, is_picture, one_picture
 from pipelines.reject import Reject
+from pipelines.tracks import Film, Track, decode
 
 SAMPLE_RATE = 16_000
 SOUND_SECONDS = 24
@@ -31,22 +29,23 @@ FULL_SCALE = 32_768
 SOUND = f"{SOUND_SECONDS} s, {SAMPLE_RATE} Hz, mono, 16 bits, repeated"
 """How a clip's sound is prepared, for makers' parameters."""
 
-LARGEST_FILE = 2 << 30
 SHORTEST_SOUND = 0.5
 SILENCE_PEAK = 1e-3
+RATES = range(2_000, 768_001)
+"""Hz of sound that is resampled."""
 
-_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,wav,flac,ogg,mp3,aac"
-_CONTAINERS_STATING_LENGTH = ("mov", "matroska")
-_MISSING_SHARE, _MISSING_SECONDS = 0.05, 0.2
-_FRAMES_KEPT = 8
+_MISSING_SHARE = 0.05
 
 
-def open_media(path: str) -> "Media":
-    """Read the media file at a local path or a URI that Arrow knows (`s3://`, `gs://`, `file://`, ...).
+def open_media(path: str, sound_path: str = "") -> "Media":
+    """Read a clip's files, each a local path or a URI that Arrow knows (`s3://`, `gs://`, `file://`, ...).
 
-    Raises Reject(`media`, ...) for what is missing, unreadable, empty, too large, not media, or cut off.
+    path: a video, a sound file, a picture (JPEG, PNG, WebP, BMP) or a local folder of such frames; what a file is, its
+    content says. sound_path: the file whose sound it is, where that is another one.
+    Raises Reject(`media`, ...) if any of them is missing, unreadable, empty, too large, not media, or cut off.
     """
-    return Media(_read(path))
+    shown = folder_of_frames(path) if is_folder(path) else _open_file(path)
+    return Media(shown, _open_file(sound_path) if sound_path and sound_path != path else None)
 
 
 def fit_sound(sound: np.ndarray) -> np.ndarray:
@@ -55,32 +54,19 @@ def fit_sound(sound: np.ndarray) -> np.ndarray:
 
 
 class Media:
-    """One media file in memory.
+    """A clip's files in memory: what is shown, and what is heard where that is another file.
 
-    sha256: of the file's bytes; duration: seconds of its longest track; fps, width, height: of its picture as stored,
-    None where it has no picture; frame_count: frames of the picture (0 without one).
+    sha256: of the file's bytes, of a folder's as `folder_of_frames` says; of two files, of the lines
+    `<sha256>  picture` and `<sha256>  sound`. duration: seconds of the longest track; fps, width, height: of the
+    picture as stored, None where there is none (fps also for pictures); frame_count: frames that can be asked for.
     """
 
-    def __init__(self, data: bytes):
-        self.sha256 = hashlib.sha256(data).hexdigest()
-        container = _open_container(data)
-        picture: Any = next((s for s in container.streams.video if not _is_cover(s)), None)
-        sound: Any = next(iter(container.streams.audio), None)
-        packets = _packets(container, [s for s in (picture, sound) if s is not None])
-        self._picture = _Track(picture, packets[picture.index]) if picture is not None else None
-        self._sound = _Track(sound, packets[sound.index]) if sound is not None else None
-        self.duration = _checked_length(container, [t for t in (self._picture, self._sound) if t])
-
-        self.fps: float | None = None
-        self.width: int | None = None
-        self.height: int | None = None
-        self.frame_count = 0
-        if self._picture:
-            self.fps = float(picture.average_rate or 0) or None
-            self.width, self.height = picture.codec_context.width, picture.codec_context.height
-            self._times = sorted(_time(p) for p in self._picture.packets if not p.is_discard)
-            self.frame_count = len(self._times)
-        self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
+    def __init__(self, shown: Film | Pictures, heard: Film | Pictures | None = None):
+        self._shown, self._sound = shown, (heard or shown).sound
+        self.sha256 = _sha256_of_two(shown.sha256, heard.sha256) if heard else shown.sha256
+        self.duration = max(shown.seconds, heard.seconds) if heard else shown.seconds
+        self.fps, self.width, self.height = shown.fps, shown.width, shown.height
+        self.frame_count = shown.frame_count
 
     def sound(self) -> np.ndarray:
         """(384000,) float32 in -1..1: the first 24 s at 16 kHz mono, shorter sound repeated from its start."""
@@ -102,154 +88,42 @@ class Media:
 
     def frame(self, index: int) -> np.ndarray:
         """Frame `index` in order of display, (height, width, 3) uint8 RGB, turned upright; the same bits every time."""
-        if self._picture is None or not self.frame_count:
+        if not self.frame_count:
             raise Reject("face", "no picture", "the file has no picture track")
         if not 0 <= index < self.frame_count:
             raise IndexError(f"frame {index} of {self.frame_count}")
-        if index not in self._frames:
-            self._frames[index] = _decode_frame(self._picture, self._times[index], index)
-            if len(self._frames) > _FRAMES_KEPT:
-                self._frames.popitem(last=False)
-        return self._frames[index]
+        return self._shown.frame(index)
 
 
-class _Track:
-    """The packets of one stream, in decoding order; seconds: the length they cover on the time line."""
-
-    def __init__(self, stream: Any, packets: list[Any]):
-        self.stream, self.packets = stream, packets
-        shown = [p for p in packets if not p.is_discard]
-        first = min((_time(p) for p in shown), default=0)
-        last = max((_time(p) + (p.duration or 0) for p in shown), default=0)
-        self.seconds = float((last - first) * stream.time_base) if shown else 0.0
-
-    @property
-    def stated_seconds(self) -> float:
-        return float((self.stream.duration or 0) * self.stream.time_base)
+def _open_file(path: str) -> Film | Pictures:
+    data = read_file(path)
+    return one_picture(data) if is_picture(data) else Film(data)
 
 
-def _read(path: str) -> bytes:
-    try:
-        return _read_uri(path) if "://" in path else _read_file(Path(path))
-    except FileNotFoundError as error:
-        raise Reject("media", "missing file", f"{path}: there is no such file") from error
-    except OSError as error:
-        raise Reject("media", "unreadable", f"{path}: {error.strerror or error}") from error
+def _sha256_of_two(picture: str, sound: str) -> str:
+    return hashlib.sha256(f"{picture}  picture\n{sound}  sound\n".encode()).hexdigest()
 
 
-def _read_file(path: Path) -> bytes:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise Reject("media", "unreadable", f"{path}: not a regular file")
-    _check_size(str(path), status.st_size)
-    return path.read_bytes()
-
-
-def _read_uri(uri: str) -> bytes:
-    from pyarrow import ArrowInvalid, fs
-
-    try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
-    except ArrowInvalid as error:
-        raise Reject("media", "unreadable", f"{uri}: {error}") from error
-    with filesystem.open_input_file(path) as file:
-        _check_size(uri, file.size())
-        return file.read()
-
-
-def _check_size(path: str, size: int) -> None:
-    if size == 0:
-        raise Reject("media", "empty file", f"{path}: the file is empty")
-    if size > LARGEST_FILE:
-        raise Reject("media", "too large", f"{path}: {size} bytes, at most {LARGEST_FILE} are read")
-
-
-def _open_container(data: bytes) -> Any:
-    """Open as one of the known containers; playlists, which would name other files, are none of them."""
-    try:
-        container = av.open(io.BytesIO(data), options={"format_whitelist": _CONTAINERS})
-    except FFmpegError as error:
-        raise _not_media(data) from error
-    if not container.streams.video and not container.streams.audio:
-        raise _not_media(data)
-    for stream in (*container.streams.video, *container.streams.audio):
-        stream.codec_context.thread_type = "NONE"
-    return container
-
-
-def _not_media(data: bytes) -> Reject:
-    if data[4:8] == b"ftyp":
-        return Reject("media", "truncated", "the mp4's index (moov atom) is missing or incomplete: was it cut off?")
-    return Reject("media", "not media", "neither picture nor sound can be found in the file")
-
-
-def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & Disposition.attached_pic)
-
-
-def _packets(container: Any, streams: list[Any]) -> dict[int, list[Any]]:
-    """All packets of the streams in decoding order; reading stops where the file breaks off."""
-    packets: dict[int, list[Any]] = {stream.index: [] for stream in streams}
-    with suppress(FFmpegError):
-        for packet in container.demux(streams):
-            if packet.size and not packet.is_corrupt and _time(packet) is not None:
-                packets[packet.stream.index].append(packet)
-    return packets
-
-
-def _time(packet: Any) -> int:
-    return packet.pts if packet.pts is not None else packet.dts
-
-
-def _checked_length(container: Any, tracks: list[_Track]) -> float:
-    """Seconds of the longest track; a Reject if the container states clearly more than there is, on any track."""
-    length = max((track.seconds for track in tracks), default=0.0)
-    if not any(track.packets for track in tracks):
-        raise Reject("media", "truncated", "the file holds neither picture nor sound, only their index")
-    if container.format.name.startswith(_CONTAINERS_STATING_LENGTH):
-        pairs = [(track.seconds, track.stated_seconds) for track in tracks]
-        pairs.append((length, (container.duration or 0) / av.time_base))
-        for found, stated in pairs:
-            if stated - found > max(_MISSING_SECONDS, _MISSING_SHARE * stated):
-                raise Reject("media", "truncated", f"the file states {stated:.2f} s and holds {found:.2f} s")
-    return length
-
-
-def _decode(track: _Track, packets: list[Any]) -> Iterator[Any]:
-    """Frames of the packets from a fresh decoder state, to the last one it holds; None for a damaged packet."""
-    context = track.stream.codec_context
-    context.flush_buffers()
-    for packet in [*packets, None]:
-        try:
-            yield from context.decode(packet)
-        except FFmpegError:
-            yield None
-
-
-def _decode_sound(track: _Track, samples: int) -> np.ndarray:
+def _decode_sound(track: Track, samples: int) -> np.ndarray:
     """The first `samples` (or fewer) of the track, mono float32 at 16 kHz, in steps of 16 bits as SLF's wav files."""
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-    pieces: list[Any] = []
-    decoded = 0
-    for frame in _decode(track, track.packets):
-        if frame is not None:
-            pieces += (made := resampler.resample(frame))
-            decoded += sum(piece.samples for piece in made)
-        if decoded >= samples:
-            break
-    if pieces:
-        pieces += resampler.resample(None)
-    sound = np.concatenate([np.empty(0, np.int16), *(piece.to_ndarray()[0] for piece in pieces)])[:samples]
-    return sound.astype(np.float32) / FULL_SCALE
+    pieces, decoded = [np.empty(0, np.int16)], 0
+    try:
+        for piece in _resampled(frame for frame in decode(track, track.packets) if frame is not None):
+            pieces.append(piece)
+            decoded += len(piece)
+            if decoded >= samples:
+                break
+    except (FFmpegError, ValueError) as error:
+        raise Reject("sound", "damaged", f"the sound cannot be resampled: {error}") from error
+    return np.concatenate(pieces)[:samples].astype(np.float32) / FULL_SCALE
 
 
-def _decode_frame(track: _Track, time: int, index: int) -> np.ndarray:
-    """The frame shown at `time`, decoded from the key frame before it; Reject if anything on the way is damaged."""
-    start = max((i for i, p in enumerate(track.packets) if p.is_keyframe and _time(p) <= time), default=0)
-    for frame in _decode(track, track.packets[start:]):
-        if frame is None:
-            break
-        if frame.pts == time:
-            picture = frame.to_ndarray(format="rgb24", threads=1)
-            return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
-    raise Reject("face", "damaged", f"frame {index} cannot be decoded")
+def _resampled(frames: Iterator[Any]) -> Iterator[np.ndarray]:
+    """(n,) int16 at 16 kHz mono, piece by piece; a change of rate, format or channels on the way starts anew."""
+    for (rate, _, _), alike in groupby(frames, lambda f: (f.sample_rate, f.format.name, f.layout.name)):
+        if rate not in RATES:
+            raise ValueError(f"it has {rate} samples a second")
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        for frame in chain(alike, [None]):
+            for piece in resampler.resample(frame):
+                yield piece.to_ndarray()[0]

@@ -23,7 +23,7 @@ class Sample:
 
     @cached_property
     def media(self) -> Media:
-        return open_media(self.clip.path)
+        return open_media(self.clip.path, self.clip.sound_path)
 
     @cached_property
     def sound(self) -> np.ndarray:

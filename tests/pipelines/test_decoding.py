@@ -99,7 +99,7 @@ def test_each_kind_of_bad_file_has_its_reason(tmp_path):
         "empty.mp4": "empty file",
         "none.mp4": "missing file",
         "pipe.mp4": "unreadable",
-        ".": "unreadable",
+        ".": "not media",
     }
     for name, reason in reasons.items():
         assert rejected(lambda name=name: open_media(str(tmp_path / name))) == ("media", reason)
