@@ -44,6 +44,7 @@ class Speaker(Network):
     """
 
     needs = "sound"
+    resources = Resources(memory=0.8, gpu=0.1, batch=16)
 
     def __init__(self, key: str):
         self.name = key
@@ -51,7 +52,6 @@ class Speaker(Network):
         self._weights = key.removesuffix("_sliding")
         self._seconds = 3 if key.endswith("_sliding") else SOUND_SECONDS
         self.models = (self._weights,)
-        self.resources = Resources(memory=1.3, gpu=0.1, batch=16)
 
     def makers(self) -> dict[str, Maker]:
         model, _ = MODELS[self._weights]

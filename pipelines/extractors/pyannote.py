@@ -1,5 +1,6 @@
 """pyannote.audio: x-vector speaker embeddings in sliding windows (pyannote/embedding; Coria et al. 2020)."""
 
+import logging
 import os
 import warnings
 from importlib.metadata import version
@@ -39,7 +40,7 @@ class Pyannote(Network):
 
     needs = "sound"
     models = ("pyannote",)
-    resources = Resources(memory=1.2, gpu=0.1, batch=16)
+    resources = Resources(memory=0.6, gpu=0.1, batch=16)
 
     def __init__(self, key: str):
         self.name = key
@@ -85,6 +86,7 @@ class Pyannote(Network):
 def _load(path: Path, device: str) -> Any:
     """The model in the checkpoint. Quiet: the official one was trained with versions that nobody has any more."""
     os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
+    logging.getLogger("lightning.pytorch.utilities.migration").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torch

@@ -15,11 +15,11 @@ from featurestore.catalogue import ATTRIBUTES, CATALOGUE
 from featurestore.errors import VoxportraitError
 from pipelines import weights
 from pipelines.extractors import extractors_for
-from pipelines.extractors.pyannote import WINDOWS
+from pipelines.extractors.pyannote import WINDOWS, Pyannote
 
 RATE = 16_000
 MODELS = ("ecapa", "language", "pyannote", "titanet", "speakernet")
-EMBEDDINGS = (*("ecapa", "pyannote", "pyannote_all", "titanet", "titanet_sliding", "speakernet", "speakernet_sliding"),)
+EMBEDDINGS = ("ecapa", "pyannote", "pyannote_all", "titanet", "speakernet", "speakernet_sliding")
 FILES = {
     "language": "classifier.ckpt",
     "pyannote": "pytorch_model.bin",
@@ -63,7 +63,12 @@ def sounds() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def results(extractors, sounds) -> dict:
-    return {key: extractor.infer(sounds) for key, extractor in extractors.items()}
+    return {key: extractor.infer(heard(key, sounds)) for key, extractor in extractors.items()}
+
+
+def heard(key: str, sounds: np.ndarray) -> np.ndarray:
+    """What the extractor is given: SpeechBrain's take sound of any length, and 4 s are quicker than 24."""
+    return sounds[:, : 4 * RATE] if key in ("ecapa", "language") else sounds
 
 
 @pytest.fixture
@@ -108,11 +113,9 @@ def test_embeddings_have_the_catalogue_s_shape_and_fit_half_precision(results, s
     assert not np.allclose(result[0], result[1], rtol=1e-2)
 
 
-@pytest.mark.parametrize(
-    "key", ["ecapa", "language", "pyannote", "pyannote_all", "titanet", "speakernet", "speakernet_sliding"]
-)
+@pytest.mark.parametrize("key", [*EMBEDDINGS, "language"])
 def test_a_neighbour_changes_nothing_beyond_half_precision(extractors, results, sounds, key):
-    together, (alone,) = results[key][1], extractors[key].infer(sounds[1:])
+    together, (alone,) = results[key][1], extractors[key].infer(heard(key, sounds[1:]))
     if key == "language":
         assert alone[0] == together[0]
         alone, together = alone[1], together[1]
@@ -121,14 +124,13 @@ def test_a_neighbour_changes_nothing_beyond_half_precision(extractors, results, 
 
 def test_language_is_the_library_s_label_with_its_posterior(extractors, results, sounds):
     extractor = extractors["language"]
-    cosines, best, _, labels = extractor._model.classify_batch(torch.from_numpy(sounds))
+    cosines, best, _, labels = extractor._model.classify_batch(torch.from_numpy(heard("language", sounds[:1])))
     posterior = torch.exp(30 * best) / torch.exp(30 * cosines).sum(-1)
-    for result, label, probability in zip(results["language"], labels, posterior.tolist(), strict=True):
-        values = extractor.values(result)
-        assert values["language"] == label
-        assert label in ATTRIBUTES["language"]
-        assert values["language_probability"] == pytest.approx(probability, rel=1e-4)
-        assert 1 / 45 < values["language_probability"] <= 1
+    values = extractor.values(results["language"][0])
+    assert values["language"] == labels[0]
+    assert labels[0] in ATTRIBUTES["language"]
+    assert values["language_probability"] == pytest.approx(posterior.item(), rel=1e-3)
+    assert 1 / 45 < values["language_probability"] <= 1
 
 
 @pytest.mark.filterwarnings("ignore:Model was trained with")
@@ -143,6 +145,17 @@ def test_pyannote_windows_are_those_of_its_own_inference(models, results, sounds
     np.testing.assert_allclose(
         results["pyannote_all"][0][first : first + len(expected)], expected, atol=1e-6 * np.abs(expected).max()
     )
+
+
+def test_a_pyannote_checkpoint_with_old_lightning_s_callbacks_is_read(copied, tmp_path):
+    from pytorch_lightning.callbacks import EarlyStopping
+
+    path = copied("pyannote") / FILES["pyannote"]
+    checkpoint = torch.load(path, weights_only=False)
+    torch.save(checkpoint | {"callbacks": {EarlyStopping: {"patience": 3}}, "pytorch-lightning_version": "1.2.7"}, path)
+    extractor = Pyannote("pyannote")
+    extractor.load("cpu")
+    assert extractor._model.dimension == 512
 
 
 def test_pyannote_is_the_windows_of_the_layouts(results):
