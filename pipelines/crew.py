@@ -12,8 +12,8 @@ from pipelines.options import Options
 from pipelines.recipe import Recipe
 
 GIB = 2**30
-WORKER_MEMORY = 1.0
-"""GiB that a worker takes before it has any model: Ray, Lance and the clips of a chunk."""
+WORKER_MEMORY = 1.5
+"""GiB of a worker without models: Ray, Lance, torch, libraries that models share, and the clips of a group."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,24 @@ class BadClips:
 
 
 @pytest.fixture(scope="session")
+def untrained_models(tmp_path_factory) -> Path:
+    """A models folder in which every model is there: from packages, and where none carries it, never trained."""
+    from pipelines import weights
+    from pipelines.untrained import WRITERS
+
+    carried = [name for name, model in weights.MODELS.items() if model.package and not model.installed]
+    folder = tmp_path_factory.mktemp("models")
+    for name in carried:
+        (folder / name).symlink_to(weights.ensure(name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOXPORTRAIT_MODELS", str(folder))
+        for name in WRITERS:
+            if name not in carried:
+                weights.write_untrained(name)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
     """24 synthetic speakers x 3 clips in VoxCeleb2's layout."""
     from pipelines.population.corpus import synthesize

@@ -18,8 +18,8 @@ Values = Mapping[str, Any]
 class Resources:
     """What an extractor takes of a worker.
 
-    memory: GiB of main memory with the model loaded; gpu: share of a GPU; batch: clips that a GPU takes at once, and
-    cpu_batch: that a CPU does.
+    memory: GiB of main memory that its model and one batch add; gpu: share of a GPU; batch: clips that a GPU takes at
+    once, and cpu_batch: that a CPU does.
     """
 
     memory: float = 0.1

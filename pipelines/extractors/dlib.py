@@ -53,19 +53,21 @@ class FaceEmbedding(Extractor):
     makes = ("face_embedding_dlib",)
     needs = "face"
     models = ("dlib",)
-    resources = Resources(memory=0.3)
+    resources = Resources(memory=0.1)
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
 
     def makers(self) -> dict[str, Maker]:
+        found = face_maker(self.recipe)
         return {
             "face_embedding_dlib": Maker(
                 "face_embedding_dlib",
                 "dlib_face_recognition_resnet_model_v1",
                 f"dlib-bin {version('dlib-bin')}",
                 weights.digest("dlib"),
-                {"face": face_maker(self.recipe), "chip": [CHIP_SIZE, CHIP_PADDING]},
+                {"face": found, "chip": [CHIP_SIZE, CHIP_PADDING]},
+                found["trained"] and weights.is_trained("dlib"),
             )
         }
 

@@ -44,7 +44,7 @@ class Speaker(Network):
     """
 
     needs = "sound"
-    resources = Resources(memory=0.8, gpu=0.1, batch=16)
+    resources = Resources(memory=0.25, gpu=0.1, batch=16)
 
     def __init__(self, key: str):
         self.name = key

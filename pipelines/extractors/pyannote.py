@@ -40,7 +40,7 @@ class Pyannote(Network):
 
     needs = "sound"
     models = ("pyannote",)
-    resources = Resources(memory=0.6, gpu=0.1, batch=16)
+    resources = Resources(memory=0.25, gpu=0.1, batch=16)
 
     def __init__(self, key: str):
         self.name = key

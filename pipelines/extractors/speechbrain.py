@@ -40,7 +40,7 @@ class Ecapa(Network):
     makes = ("ecapa",)
     needs = "sound"
     models = ("ecapa",)
-    resources = Resources(memory=0.6, gpu=0.1, batch=16)
+    resources = Resources(memory=0.25, gpu=0.1, batch=16)
 
     def makers(self) -> dict[str, Maker]:
         return {"ecapa": _maker("ecapa", "spkrec-ecapa-voxceleb", {"sound": SOUND})}
@@ -71,7 +71,7 @@ class Language(Network):
     makes = ("language",)
     needs = "sound"
     models = ("language",)
-    resources = Resources(memory=0.6, gpu=0.1, batch=16)
+    resources = Resources(memory=0.25, gpu=0.1, batch=16)
 
     def makers(self) -> dict[str, Maker]:
         parameters = {"sound": SOUND, "logit_scale": LOGIT_SCALE}

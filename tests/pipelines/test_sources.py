@@ -224,8 +224,9 @@ def test_every_source_gives_the_same_keys_and_opens_nothing(vox2, tmp_path_facto
     assert len({tuple(counts) for counts in found.values()}) == 1
     assert all(counts["clips"] for counts in found.values())
     for source in set(SOURCES) - {"voxceleb2"}:
-        with pytest.raises(UsageError, match=rf"this looks like {source}\. Known layouts:\n  voxceleb2: (.|\n)*\n  folder: "):
+        with pytest.raises(UsageError, match=f"this looks like {source}") as refused:
             read("voxceleb2", roots[source])
+        assert [line.split(":")[0].strip() for line in str(refused.value).splitlines()[1:]] == list(SOURCES)
         assert len(list(read(source, roots[source]))) == 1
     with pytest.raises(UsageError, match="this looks like voxceleb2"):
         read("folder", vox2)
@@ -262,7 +263,7 @@ def test_another_layout_is_refused_at_once_with_the_right_one(vox2, tmp_path_fac
         for look in (read, inspect):
             with pytest.raises(UsageError, match=r"mp4/id00012/<video>/00001\.mp4"):
                 look("voxceleb2", root)
-            with pytest.raises(UsageError, match=r"voxceleb1: .*avspeech: .*folder: "):
+            with pytest.raises(UsageError, match=r"voxceleb1: (.|\n)*avspeech: (.|\n)*folder: "):
                 look("voxceleb2", root)
     with pytest.raises(UsageError, match="voxceleb2"):
         read("voxceleb", vox2)
