@@ -1,12 +1,14 @@
 """A home for DeepFace and retina-face: they run on PyTorch, and read weights from our folders and from nowhere else."""
 
 import os
+import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+from featurestore.errors import VoxportraitError
 from pipelines import weights
 
 ENGINE = {"DEEPFACE_BACKEND_ENGINE": "pytorch"}
@@ -16,8 +18,8 @@ ENGINE = {"DEEPFACE_BACKEND_ENGINE": "pytorch"}
 def deepface_home(model: str) -> Iterator[None]:
     """Within it, the libraries find the files of `model` (a name in `weights.MODELS`) where they look for their own.
 
-    `DEEPFACE_HOME` is a folder of links, of this process alone. Raises VoxportraitError if the weights are not there.
-    Both libraries read them with `torch.load(weights_only=True)`.
+    `DEEPFACE_HOME` is a folder of links, of this process alone. Both libraries read weights with
+    `torch.load(weights_only=True)`. Raises VoxportraitError if the weights are not there or are not the model's.
     """
     folder = weights.ensure(model).resolve()
     with tempfile.TemporaryDirectory(prefix="deepface-") as home:
@@ -25,8 +27,14 @@ def deepface_home(model: str) -> Iterator[None]:
         place.mkdir(parents=True)
         for file in weights.MODELS[model].files:
             (place / file.name).symlink_to(folder / file.name)
-        with patch.dict(os.environ, ENGINE, DEEPFACE_HOME=home):
-            yield
+        try:
+            with patch.dict(os.environ, ENGINE, DEEPFACE_HOME=home):
+                yield
+        except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise VoxportraitError(
+                f"model {model}: the weights in {folder} cannot be loaded ({type(error.__cause__ or error).__name__}). "
+                f"Replace them by: voxportrait models fetch {model}"
+            ) from error
 
 
 def client_class(task: str, model_name: str) -> type:

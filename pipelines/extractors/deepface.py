@@ -36,8 +36,8 @@ DETECTOR = "opencv"
 NEAR = 5
 """Years: `age_probability` is what the model gives to the ages this near to the one it says."""
 
-VGG = Resources(memory=1.4, gpu=0.15, batch=16, cpu_batch=8)
-SMALL = Resources(memory=0.5, gpu=0.1, batch=16)
+LARGE = Resources(memory=1.0, gpu=0.15, batch=16, cpu_batch=8)
+SMALL = Resources(memory=0.3, gpu=0.1, batch=16)
 
 
 class Attribute(Network):
@@ -47,7 +47,7 @@ class Attribute(Network):
     """
 
     needs = "face"
-    resources = VGG
+    resources = LARGE
 
     def __init__(self, attribute: str, recipe: Recipe):
         self.attribute, self.recipe = attribute, recipe
@@ -60,9 +60,6 @@ class Attribute(Network):
 
     def load(self, device: str) -> None:
         self._client = _client("facial_attribute", self.attribute, ATTRIBUTE_MODELS[self.attribute], device)
-        from deepface.models.demography.DemographyUtils import GENDER_LABELS, RACE_LABELS
-
-        self._labels = {"age": (), "gender": GENDER_LABELS, "ethnicity": RACE_LABELS}[self.attribute]
 
     def inputs(self, sample: Sample) -> np.ndarray:
         from deepface.modules.detection import extract_faces
@@ -80,14 +77,12 @@ class Attribute(Network):
             return list(self._client.model(faces).cpu().numpy())
 
     def values(self, result: np.ndarray) -> Values:
-        value: Any
         if self.attribute == "age":
-            years = np.arange(len(result))
-            value = float(result @ years)
-            probability = result[np.abs(years - value) <= NEAR].sum()
-        else:
-            value, probability = self._labels[result.argmax()].lower(), result.max()
-        return {self.attribute: value, f"{self.attribute}_probability": float(probability)}
+            return _age(result)
+        from deepface.models.demography.DemographyUtils import GENDER_LABELS, RACE_LABELS
+
+        label = (GENDER_LABELS if self.attribute == "gender" else RACE_LABELS)[result.argmax()]
+        return {self.attribute: label.lower(), f"{self.attribute}_probability": float(result.max())}
 
 
 class FaceEmbedding(Network):
@@ -99,7 +94,7 @@ class FaceEmbedding(Network):
         self.model, self.recipe = model, recipe
         self.name = f"face_embedding_{model}"
         self.makes, self.models = (self.name,), (model,)
-        self.resources = VGG if model in ("vgg_face", "deepface") else SMALL
+        self.resources = LARGE if model in ("vgg_face", "deepface") else SMALL
 
     def makers(self) -> dict[str, Maker]:
         return {self.name: _maker(self.name, self.model, RECOGNITION_MODELS[self.model], self.recipe, "skip")}
@@ -118,6 +113,12 @@ class FaceEmbedding(Network):
 
     def values(self, result: np.ndarray) -> Values:
         return {self.name: result}
+
+
+def _age(distribution: np.ndarray) -> Values:
+    years = np.arange(len(distribution))
+    age = float(distribution @ years)
+    return {"age": age, "age_probability": float(distribution[np.abs(years - age) <= NEAR].sum())}
 
 
 def _maker(constituent: str, name: str, deepface_name: str, recipe: Recipe, detector: str) -> Maker:

@@ -59,7 +59,8 @@ class FaceMesh:
     def find(self, frame: np.ndarray, box: Box) -> tuple[np.ndarray, float]:
         """Frame (height, width, 3) uint8 RGB and the face's box -> (468, 2) float32 in pixels of the frame, score 0..1.
 
-        A frame's first pixel reaches from 0 to 1. The model gives pixel numbers: seen in a mirror, landmarks agree only so.
+        A frame's first pixel reaches from 0 to 1. What the model gives are taken for pixel numbers: only so do the
+        landmarks of a face and of its mirror image agree.
         """
         first, _ = self._look(frame, View(*box.centre, ROOM * max(box.width, box.height), 0.0))
         return self._look(frame, _around(first))
@@ -81,7 +82,7 @@ class FaceParts(Extractor):
     makes = ("face_parts",)
     needs = "face"
     models = ("face_landmarks",)
-    resources = Resources(memory=0.2)
+    resources = Resources(memory=0.1)
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe

@@ -54,12 +54,18 @@ def write_ghostfacenet(folder: Path) -> None:
 
 
 def _write(task: str, model_name: str, folder: Path) -> None:
-    """Build the model with seed 0 and save its parameters in `folder`, under the name DeepFace gives the file."""
+    """Build the model with seed 0 and save its parameters in `folder`, under the name DeepFace gives the file.
+
+    Weights are normal with variance 1 / fan-in (LeCun et al. 1998): what comes out depends on the face, in float16 too.
+    """
     import torch
 
     client = client_class(task, model_name)
 
     def save(model: torch.nn.Module, weight_file: str) -> torch.nn.Module:
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.kaiming_normal_(parameter, nonlinearity="linear")
         torch.save(model.state_dict(), weight_file)
         return model
 

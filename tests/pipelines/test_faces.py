@@ -104,7 +104,8 @@ def test_geometry_to_the_pixel():
     ids=["inside", "large", "cut left above", "cut right below", "wide", "beyond the edge"],
 )
 def test_one_resampling_shows_what_the_released_steps_show(box):
-    face, theirs = Face(0, Box(*box, probability=1.0), ramp()), slf_crop(ramp(), *box)
+    x, y, w, h = box
+    face, theirs = Face(0, Box(x, y, w, h, 1.0), ramp()), slf_crop(ramp(), x, y, w, h)
     assert np.abs(face.crop_128.astype(int) - np.asarray(theirs).astype(int)).mean() < 4
     assert np.abs(face.target_128.astype(int) - slf_target(theirs).astype(int)).mean() < 4
 
