@@ -106,7 +106,8 @@ def decode(track: Track, packets: list[Any]) -> Iterator[Any]:
 def _open_container(data: bytes) -> Any:
     """Open as one of the known containers; playlists, which would name other files, are none of them."""
     try:
-        container = av.open(io.BytesIO(data), options={"format_whitelist": _CONTAINERS, **_LIMITS})
+        options = {"format_whitelist": _CONTAINERS, **_LIMITS}
+        container = av.open(io.BytesIO(data), options=options, metadata_errors="replace")
     except FFmpegError as error:
         raise _not_media(data) from error
     for stream in (*container.streams.video, *container.streams.audio):

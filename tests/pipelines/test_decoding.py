@@ -123,3 +123,12 @@ def test_sound_without_a_picture_is_still_sound(make_mp4, tmp_path):
     assert media.sound().shape == (384_000,)
     assert (media.fps, media.width, media.frame_count) == (None, None, 0)
     assert rejected(lambda: media.frame(0)) == ("face", "no picture")
+
+
+def test_a_title_in_another_alphabet_s_bytes_is_no_hindrance(make_mp4, tmp_path):
+    data = make_mp4(tmp_path / "a.mp4").read_bytes()
+    assert b"SoundHandler" in data
+    (tmp_path / "b.mp4").write_bytes(data.replace(b"SoundHandler", "Söünd Hândl".encode("latin-1") + b"\0"))
+    np.testing.assert_array_equal(
+        open_media(str(tmp_path / "b.mp4")).sound(), open_media(str(tmp_path / "a.mp4")).sound()
+    )
