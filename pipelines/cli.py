@@ -134,7 +134,7 @@ def verify(names: ModelNames = None, address: Address = None, as_json: Json = Fa
     if as_json:
         print_json(rows)
     else:
-        print_table(tuple(rows[0]), (row.values() for row in rows))
+        print_table(tuple(rows[0]), (list(row.values()) for row in rows))
     if bad := sorted({row["model"] for row in rows if row["state"] == "damaged"}):
         raise VoxportraitError(f"damaged: {', '.join(bad)}. Replace them by: voxportrait models fetch {' '.join(bad)}")
 

@@ -1,15 +1,14 @@
 """A home for DeepFace and retina-face: they run on PyTorch, and read weights from our folders and from nowhere else."""
 
-import os
 import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 from featurestore.errors import VoxportraitError
 from pipelines import weights
+from pipelines.environment import environment
 
 ENGINE = {"DEEPFACE_BACKEND_ENGINE": "pytorch"}
 
@@ -28,7 +27,7 @@ def deepface_home(model: str) -> Iterator[None]:
         for file in weights.MODELS[model].files:
             (place / file.name).symlink_to(folder / file.name)
         try:
-            with patch.dict(os.environ, ENGINE, DEEPFACE_HOME=home):
+            with environment(**ENGINE, DEEPFACE_HOME=home):
                 yield
         except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise VoxportraitError(
@@ -42,7 +41,7 @@ def client_class(task: str, model_name: str) -> type:
 
     task: `facial_attribute` or `facial_recognition`; model_name: DeepFace's.
     """
-    with patch.dict(os.environ, ENGINE):
+    with environment(**ENGINE):
         from deepface.modules import modeling
 
         return modeling.get_model_class(task, model_name)

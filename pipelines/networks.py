@@ -1,11 +1,11 @@
 """Networks of other people: their checkpoints are read without running anything, and they run in full precision."""
 
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from featurestore.errors import VoxportraitError
+from pipelines.environment import environment
 
 _FORCED = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
 
@@ -21,19 +21,11 @@ def weights_only(model: str, *classes: Named) -> Iterator[None]:
     """
     import torch
 
-    before = {name: os.environ.get(name) for name in _FORCED}
-    os.environ.update(_FORCED)
     try:
-        with torch.serialization.safe_globals(list(classes)):
+        with environment(**_FORCED), torch.serialization.safe_globals(list(classes)):
             yield
     except pickle.UnpicklingError as error:
         raise refused(model, "a checkpoint holds more than weights: it is damaged, or would run code") from error
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def refused(model: str, reason: str) -> VoxportraitError:

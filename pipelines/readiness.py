@@ -47,7 +47,7 @@ def ready(constituents: Sequence[str], recipe: Recipe) -> Ready:
 
 def models_of(extractor: Extractor, recipe: Recipe) -> tuple[str, ...]:
     """The models an extractor needs, the detector's among them where it needs a face."""
-    detector = DETECTORS[recipe.detector].models if extractor.needs == "face" else ()
+    detector = DETECTORS[resolve_detector(recipe.detector)].models if extractor.needs == "face" else ()
     return (*detector, *extractor.models)
 
 

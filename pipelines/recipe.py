@@ -7,13 +7,14 @@ from dataclasses import dataclass
 class Recipe:
     """How constituents are made where there is more than one way.
 
-    detector: who finds faces, a name of `pipelines.faces.DETECTORS`;
+    detector: who finds faces, a name of `pipelines.detectors.DETECTORS`, or `auto`: RetinaFace where its trained
+    weights are there, else fastmtcnn;
     face: which of several faces is the speaker's: the `largest`, or the one nearest the corpus's `track`. A clip whose
     corpus gives a point (AVSpeech) always has the face nearest to it;
     attributes: who says age, gender and ethnicity: the `corpus` or `deepface`.
     """
 
-    detector: str = "fastmtcnn"
+    detector: str = "auto"
     face: str = "largest"
     attributes: str = "corpus"
 
