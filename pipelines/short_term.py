@@ -66,8 +66,9 @@ def _block_sums(values: np.ndarray, size: int) -> np.ndarray:
 
 def _zero_crossing_rate(x: np.ndarray) -> np.ndarray:
     """Changes of sign between neighbours of a frame, a change to or from 0 counting half, over their number."""
-    crossings = np.concatenate([[0], np.cumsum(np.abs(np.diff(np.sign(x))))]) / 2
-    return (crossings[WINDOW - 1 :: STEP] - crossings[: 1 - WINDOW : STEP]) / (WINDOW - 1)
+    sign = (x > 0).astype(np.int8) - (x < 0)
+    halves = np.cumsum(np.abs(np.diff(sign, prepend=sign[:1])), dtype=np.int64)
+    return (halves[WINDOW - 1 :: STEP] - halves[: 1 - WINDOW : STEP]) / 2 / (WINDOW - 1)
 
 
 def _entropy(energies: np.ndarray) -> np.ndarray:
@@ -83,20 +84,21 @@ def _centroid_and_spread(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     weight = magnitude / np.where(peak == 0, _EPSILON, peak)
     total = weight.sum(1) + _EPSILON
     centroid = weight @ frequency / total
-    spread = np.sqrt((weight * (frequency - centroid[:, None]) ** 2).sum(1) / total)
+    spread = np.sqrt(np.vecdot(weight, (frequency - centroid[:, None]) ** 2) / total)
     return centroid, spread
 
 
 def _flux(magnitude: np.ndarray) -> np.ndarray:
     """Squared distance of a frame's normalised spectrum from that of the frame before; 0 in the first."""
-    share = magnitude / (magnitude + _EPSILON).sum(1, keepdims=True)
-    return (np.diff(share, axis=0, prepend=share[:1]) ** 2).sum(1)
+    share = magnitude / (magnitude.sum(1, keepdims=True) + _BINS * _EPSILON)
+    change = np.diff(share, axis=0)
+    return np.concatenate([[0], np.vecdot(change, change)])
 
 
 def _rolloff(power: np.ndarray) -> np.ndarray:
     """The share of the bins below which nine tenths of the energy lie."""
-    above = np.cumsum(power, axis=1) + _EPSILON > _ROLLOFF * power.sum(1, keepdims=True)
-    return above.argmax(1) / _BINS
+    below = np.cumsum(power, axis=1)
+    return (below > _ROLLOFF * power.sum(1, keepdims=True) - _EPSILON).argmax(1) / _BINS
 
 
 def _mfcc(magnitude: np.ndarray) -> np.ndarray:
