@@ -1,12 +1,18 @@
 """A network over several clips at once: batches of one shape, halved when the device has no room for them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 PLACES = 16
 """Places of a group of clips. A clip's place is fixed: a rerun computes it in the same place of the same shape."""
+
+
+class Infer(Protocol):
+    """(B, ...) inputs -> B results, each of which depends on its own input alone."""
+
+    def __call__(self, stack: np.ndarray, /) -> Sequence[Any] | np.ndarray: ...
 
 
 class Batches:
@@ -16,7 +22,7 @@ class Batches:
     depend on what is missing. A batch that does not fit into memory halves `size`, for good.
     """
 
-    def __init__(self, infer: Callable[[np.ndarray], Sequence[Any]], size: int):
+    def __init__(self, infer: Infer, size: int):
         if size not in (1, 2, 4, 8, PLACES):
             raise ValueError(f"a batch has 1, 2, 4, 8 or {PLACES} places, not {size}")
         self.infer, self.size = infer, size

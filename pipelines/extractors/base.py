@@ -66,7 +66,7 @@ class Network(Extractor):
         """What the model takes of one clip: an array of the same shape and type for every clip."""
 
     @abstractmethod
-    def infer(self, stack: np.ndarray) -> Sequence[Any]:
+    def infer(self, stack: np.ndarray, /) -> Sequence[Any] | np.ndarray:
         """(B, ...) inputs -> B results, each of which depends on its own input alone."""
 
     @abstractmethod

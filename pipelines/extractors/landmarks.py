@@ -7,7 +7,6 @@ around the detector's box, then around the landmarks found there.
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from featurestore.makers import Maker
@@ -66,6 +65,8 @@ class FaceMesh:
         return self._look(frame, _around(first))
 
     def _look(self, frame: np.ndarray, view: View) -> tuple[np.ndarray, float]:
+        import cv2
+
         matrix = view.matrix()
         seen = cv2.warpAffine(frame, matrix, (MODEL_SIZE, MODEL_SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         self._interpreter.set_tensor(self._input, seen[None].astype(np.float32) / 255)
@@ -111,7 +112,8 @@ class FaceParts(Extractor):
                 "face_parts", "no landmarks", f"MediaPipe sees no face in the box that was found ({score:.2f})"
             )
         left, top, side = region_of(face.box, face.frame)
-        return {"face_parts": (points - (left, top)) / np.float32(side), "face_parts_score": score}
+        parts = (points - np.array([left, top], np.float32)) / np.float32(side)
+        return {"face_parts": parts, "face_parts_score": score}
 
 
 def _around(points: np.ndarray) -> View:

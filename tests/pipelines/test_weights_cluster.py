@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -12,7 +13,7 @@ from pipelines import weights
 
 @pytest.fixture
 def address():
-    node = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     cluster.add_node(**node)
     yield cluster.address
