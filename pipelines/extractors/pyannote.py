@@ -30,6 +30,15 @@ WINDOWS: dict[str, dict[float, list[float]]] = {
 }
 """Duration -> starts of the windows, in seconds and in the order of the rows."""
 
+_ARCHITECTURES = (
+    ("pyannote.audio.models.embedding", "XVectorSincNet"),
+    ("pyannote.audio.models.embedding.xvector", "XVectorSincNet"),
+)
+_PARAMETERS = {"sample_rate", "num_channels", "sincnet", "dimension", "task"}
+"""What the checkpoint may say of the network. Lightning imports and calls what it finds under other keys."""
+_PARAMETERS_KEYS = ("hyper_parameters", "hparams", "module_arguments")
+"""Where Lightning looks for them: the name of today, and those of its first versions."""
+
 
 class Pyannote(Network):
     """`pyannote`: (31, 512) float32, the windows that the layouts use; `pyannote_all`: (177, 512), all of them.
@@ -102,9 +111,20 @@ def _load(path: Path, device: str) -> Any:
         )
         plain = (Introspection, Problem, Resolution, Specifications, TorchVersion)
         with weights_only("pyannote", *plain, *old_names):
-            content = torch.load(path, map_location="cpu")
-            module = str(content["pyannote.audio"]["architecture"]["module"])
-            if not module.startswith("pyannote.audio.models."):
-                raise refused("pyannote", f"{path} would import {module}")
+            _check(torch.load(path, map_location="cpu"), path)
             model: Any = Model.from_pretrained(path, map_location=device)
     return model.to(device).eval()
+
+
+def _check(content: Any, path: Path) -> None:
+    """Raises VoxportraitError for a checkpoint that would have anything but the x-vector network imported or called."""
+    try:
+        architecture = content["pyannote.audio"]["architecture"]
+        made = architecture["module"], architecture["class"]
+        given = set().union(*(content.get(key, {}) for key in _PARAMETERS_KEYS))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise refused("pyannote", f"{path} is no checkpoint of pyannote.audio") from error
+    if made not in _ARCHITECTURES:
+        raise refused("pyannote", f"{path} would import {'.'.join(map(str, made))}")
+    if others := sorted(map(str, given - _PARAMETERS)):
+        raise refused("pyannote", f"{path} has parameters that are not the network's ({', '.join(others)})")

@@ -222,10 +222,33 @@ def test_a_checkpoint_that_would_run_code_is_refused(copied, tmp_path, monkeypat
     assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
 
 
-def test_a_checkpoint_of_another_library_s_class_is_refused(copied, tmp_path):
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("antigravity", "Model"), ("pyannote.audio.models.antigravity", "XVectorSincNet"), ("pyannote.audio", "Model")],
+)
+def test_a_checkpoint_of_another_class_is_refused(copied, tmp_path, module, name):
     path = copied("pyannote") / FILES["pyannote"]
-    torch.save({"pyannote.audio": {"architecture": {"module": "antigravity", "class": "Model"}}}, path)
-    refuse("pyannote", "would import antigravity", tmp_path / "trap")
+    torch.save({"pyannote.audio": {"architecture": {"module": module, "class": name}}}, path)
+    refuse("pyannote", f"would import {module}.{name}", tmp_path / "trap")
+
+
+@pytest.mark.parametrize("place", ["hyper_parameters", "hparams", "module_arguments"])
+@pytest.mark.parametrize("key", ["_instantiator", "_class_path", "loss"])
+def test_a_checkpoint_whose_parameters_name_what_to_call_is_refused(copied, tmp_path, monkeypatch, place, key):
+    """Lightning imports and calls what `_instantiator` names, in plain text."""
+    (tmp_path / "trap_of_text.py").write_text(f"open({str(tmp_path / 'trap')!r}, 'w')\n\ndef call(*_): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = copied("pyannote") / FILES["pyannote"]
+    content = torch.load(path, weights_only=False)
+    content.setdefault(place, {})[key] = "trap_of_text.call"
+    torch.save(content, path)
+    refuse("pyannote", f"parameters that are not the network's \\({key}\\)", tmp_path / "trap")
+
+
+@pytest.mark.parametrize("content", [{}, [], {"pyannote.audio": {"architecture": "x"}}])
+def test_a_checkpoint_that_is_none_is_refused(copied, tmp_path, content):
+    torch.save(content, copied("pyannote") / FILES["pyannote"])
+    refuse("pyannote", "is no checkpoint of pyannote.audio", tmp_path / "trap")
 
 
 @pytest.mark.parametrize("key", ["target", "_target_"])
