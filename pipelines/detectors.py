@@ -17,7 +17,11 @@ import numpy as np
 from featurestore.errors import VoxportraitError, choose
 from pipelines import weights
 from pipelines.deepface_home import deepface_home
+from pipelines.networks import inference
 from pipelines.reject import Reject
+
+OPENCV = "opencv-contrib-python-headless"
+"""The package that resizes and turns frames for RetinaFace, DeepFace and Face Mesh."""
 
 SMALLEST_FACE = 20
 """Pixels: no detector is asked about a frame that is narrower or lower."""
@@ -66,7 +70,7 @@ class FastMtcnn:
     def maker(self) -> dict[str, Any]:
         return {
             "detector": self.name,
-            "library": _library("facenet-pytorch"),
+            "library": installed("facenet-pytorch"),
             "weights": weights.digest(self.name),
             "trained": weights.is_trained(self.name),
             "smallest_face": f"{SMALLEST_FACE} pixels, 1/{round(1 / self.smallest_share)} of the short side",
@@ -85,7 +89,8 @@ class FastMtcnn:
         if short_side < SMALLEST_FACE:
             return []
         self._network.min_face_size = max(SMALLEST_FACE, round(short_side * self.smallest_share))
-        corners, probabilities = self._network.detect(frame)
+        with inference():
+            corners, probabilities = self._network.detect(frame)
         if corners is None:
             return []
         return [_box(sides, probability) for sides, probability in zip(corners, probabilities, strict=True)]
@@ -104,7 +109,7 @@ class RetinaFace:
     def maker(self) -> dict[str, Any]:
         return {
             "detector": self.name,
-            "library": _library("retina-face"),
+            "library": f"{installed('retina-face')}, {installed(OPENCV)}",
             "weights": weights.digest(self.name),
             "trained": weights.is_trained(self.name),
             "smallest_face": f"{SMALLEST_FACE} pixels, probability {self.threshold}",
@@ -122,7 +127,8 @@ class RetinaFace:
     def detect(self, frame: np.ndarray, tracked: Box | None) -> list[Box]:
         if min(frame.shape[:2]) < SMALLEST_FACE:
             return []
-        found = self._library.detect_faces(frame[:, :, ::-1], self.threshold, self._network)
+        with inference():
+            found = self._library.detect_faces(frame[:, :, ::-1], self.threshold, self._network)
         boxes = [_box(face["facial_area"], face["score"]) for face in found.values()]
         return sorted(boxes, key=lambda box: box.width * box.height, reverse=True)
 
@@ -163,7 +169,8 @@ def _box(sides: Sequence[float], probability: float) -> Box:
     return Box(float(left), float(top), float(right - left), float(bottom - top), float(probability))
 
 
-def _library(package: str) -> str:
+def installed(package: str) -> str:
+    """Its name and version, for makers. Raises VoxportraitError if it is not installed."""
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError:

@@ -3,7 +3,6 @@
 All look at SLF's crop before the enlargement, `Face.crop_128`.
 """
 
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,10 @@ import numpy as np
 from featurestore.makers import Maker
 from pipelines import weights
 from pipelines.deepface_home import client_class, deepface_home
+from pipelines.detectors import OPENCV, installed
 from pipelines.extractors.base import Network, Resources, Values
 from pipelines.faces import GEOMETRY, WHOLE, face_maker
+from pipelines.networks import inference
 from pipelines.recipe import Recipe
 from pipelines.sample import Sample
 
@@ -55,8 +56,9 @@ class Attribute(Network):
         self.makes = self.models = (attribute,)
 
     def makers(self) -> dict[str, Maker]:
-        key, detector = self.attribute, f"{DETECTOR}, not enforced"
-        return {key: _maker(key, key, ATTRIBUTE_MODELS[key], self.recipe, detector)}
+        key = self.attribute
+        looked = {"detector": f"{DETECTOR}, not enforced"} | ({"near": NEAR} if key == "age" else {})
+        return {key: _maker(key, key, ATTRIBUTE_MODELS[key], self.recipe, looked)}
 
     def load(self, device: str) -> None:
         self._client = _client("facial_attribute", self.attribute, ATTRIBUTE_MODELS[self.attribute], device)
@@ -72,7 +74,7 @@ class Attribute(Network):
     def infer(self, stack: np.ndarray) -> list[np.ndarray]:
         import torch
 
-        with torch.inference_mode():
+        with inference():
             faces = torch.from_numpy(stack).permute(0, 3, 1, 2).to(self._client.device)
             return list(self._client.model(faces).cpu().numpy())
 
@@ -97,7 +99,8 @@ class FaceEmbedding(Network):
         self.resources = LARGE if model in ("vgg_face", "deepface") else SMALL
 
     def makers(self) -> dict[str, Maker]:
-        return {self.name: _maker(self.name, self.model, RECOGNITION_MODELS[self.model], self.recipe, "skip")}
+        name, looked = RECOGNITION_MODELS[self.model], {"detector": "skip"}
+        return {self.name: _maker(self.name, self.model, name, self.recipe, looked)}
 
     def load(self, device: str) -> None:
         self._client = _client("facial_recognition", self.model, RECOGNITION_MODELS[self.model], device)
@@ -109,7 +112,8 @@ class FaceEmbedding(Network):
         return resize_image(sample.face.crop_128[:, :, ::-1], (height, width))[0]
 
     def infer(self, stack: np.ndarray) -> list[np.ndarray]:
-        return list(np.array(self._client.forward(stack), np.float32).reshape(len(stack), -1))
+        with inference():
+            return list(np.array(self._client.forward(stack), np.float32).reshape(len(stack), -1))
 
     def values(self, result: np.ndarray) -> Values:
         return {self.name: result}
@@ -121,14 +125,14 @@ def _age(distribution: np.ndarray) -> Values:
     return {"age": age, "age_probability": float(distribution[np.abs(years - age) <= NEAR].sum())}
 
 
-def _maker(constituent: str, name: str, deepface_name: str, recipe: Recipe, detector: str) -> Maker:
+def _maker(constituent: str, name: str, deepface_name: str, recipe: Recipe, looked: dict[str, Any]) -> Maker:
     found = face_maker(recipe)
     return Maker(
         constituent,
         f"DeepFace {deepface_name}",
-        f"deepface {version('deepface')}, pytorch",
+        f"{installed('deepface')}, pytorch, {installed(OPENCV)}",
         weights.digest(name),
-        {"face": found, "geometry": GEOMETRY | {"zoom": list(WHOLE)}, "detector": detector},
+        {"face": found, "geometry": GEOMETRY | {"zoom": list(WHOLE)}} | looked,
         found["trained"] and weights.is_trained(name),
     )
 

@@ -4,14 +4,13 @@ The model looks at a square 1.5 times as large as the face, turned so that the e
 around the detector's box, then around the landmarks found there.
 """
 
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from featurestore.makers import Maker
 from pipelines import weights
-from pipelines.detectors import Box
+from pipelines.detectors import OPENCV, Box, installed
 from pipelines.extractors.base import Extractor, Resources, Values
 from pipelines.faces import GEOMETRY, face_maker, region_of
 from pipelines.recipe import Recipe
@@ -94,7 +93,7 @@ class FaceParts(Extractor):
             "face_parts": Maker(
                 "face_parts",
                 "MediaPipe face_landmark",
-                f"ai-edge-litert {version('ai-edge-litert')}",
+                f"{installed('ai-edge-litert')}, {installed(OPENCV)}",
                 weights.digest("face_landmarks"),
                 {"face": found, "geometry": GEOMETRY, "room": ROOM, "looks": 2, "threshold": THRESHOLD},
                 found["trained"] and weights.is_trained("face_landmarks"),
