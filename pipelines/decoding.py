@@ -10,6 +10,7 @@ What cannot be had raises Reject: `media` (missing file, unreadable, empty file,
 
 import hashlib
 from collections.abc import Iterator
+from importlib.metadata import version
 from itertools import chain, groupby
 from typing import Any
 
@@ -17,17 +18,15 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from pipelines.files import is_folder, read_file
-from pipelines.pictures import Pictures, folder_of_frames, is_picture, one_picture
+from pipelines.files import LARGEST_FILE, is_folder, read_file
+from pipelines.pictures import LARGEST_PICTURE, MOST_FRAMES, Pictures, folder_of_frames, is_picture, one_picture
 from pipelines.reject import Reject
-from pipelines.tracks import Film, Track, decode
+from pipelines.tracks import MOST_PACKETS, MOST_PIXELS_ON_THE_WAY, Film, Track, decode
 
 SAMPLE_RATE = 16_000
 SOUND_SECONDS = 24
 SOUND_SAMPLES = SAMPLE_RATE * SOUND_SECONDS
 FULL_SCALE = 32_768
-SOUND = f"{SOUND_SECONDS} s, {SAMPLE_RATE} Hz, mono, 16 bits, repeated"
-"""How a clip's sound is prepared, for makers' parameters."""
 
 SHORTEST_SOUND = 0.5
 SILENCE_PEAK = 1e-3
@@ -35,6 +34,33 @@ RATES = range(2_000, 768_001)
 """Hz of sound that is resampled."""
 
 _MISSING_SHARE = 0.05
+
+RULES = 1
+"""Raised by one when what is rejected, or what `media` holds, changes: clips that were rejected are tried again."""
+
+LIMITS: dict[str, Any] = {
+    "shortest_sound": SHORTEST_SOUND,
+    "silence_peak": SILENCE_PEAK,
+    "rates": [RATES.start, RATES.stop],
+    "missing_share": _MISSING_SHARE,
+    "largest_file": LARGEST_FILE,
+    "largest_picture": LARGEST_PICTURE,
+    "most_frames": MOST_FRAMES,
+    "most_packets": MOST_PACKETS,
+    "most_pixels_on_the_way": MOST_PIXELS_ON_THE_WAY,
+}
+"""Beyond which a file, its sound or its picture is rejected, for makers' parameters."""
+
+
+def sound_maker() -> dict[str, str]:
+    """Who decodes a clip's sound, and how it is prepared: for makers' parameters."""
+    prepared = f"{SOUND_SECONDS} s, {SAMPLE_RATE} Hz, mono, 16 bits, repeated"
+    return {"decoder": f"av {version('av')}", "prepared": prepared}
+
+
+def picture_decoder() -> str:
+    """Who decodes a clip's frames, from films and from pictures: for makers' parameters."""
+    return f"av {version('av')}, pillow {version('pillow')}"
 
 
 def open_media(path: str, sound_path: str = "") -> "Media":

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from featurestore.clip import Clip
-from pipelines.decoding import Media
+from pipelines.decoding import Media, picture_decoder
 from pipelines.detectors import DETECTORS, Box, Detector, resolve_detector
 from pipelines.recipe import Recipe
 from pipelines.reject import Reject
@@ -111,7 +111,7 @@ class FaceFinder:
 def face_maker(recipe: Recipe) -> dict[str, Any]:
     """What of the recipe decides which face is found, and in which frame: for makers' parameters."""
     detector = DETECTORS[resolve_detector(recipe.detector)]()
-    return detector.maker() | {"face": recipe.face, "frame": FRAMES}
+    return detector.maker() | {"face": recipe.face, "frame": FRAMES, "decoder": picture_decoder()}
 
 
 def tracked_box(clip: Clip, index: int, frame_count: int, frame: np.ndarray) -> Box | None:

@@ -5,7 +5,7 @@ from importlib.metadata import version
 import numpy as np
 
 from featurestore.makers import Maker
-from pipelines.decoding import SAMPLE_RATE, SOUND
+from pipelines.decoding import SAMPLE_RATE, sound_maker
 from pipelines.extractors.base import Extractor, Values
 from pipelines.sample import Sample
 
@@ -29,7 +29,7 @@ class Mel(Extractor):
 
     def makers(self) -> dict[str, Maker]:
         window = {"rate": MEL_RATE, "n_fft": MEL_WINDOW, "hop": MEL_HOP}
-        return {"mel": _maker("mel", {"sound": SOUND, **window, "bands": BANDS, "power": 2})}
+        return {"mel": _maker("mel", window | {"bands": BANDS, "power": 2})}
 
     def load(self, device: str) -> None:
         _mel(np.zeros(SAMPLE_RATE, np.float32))  # librosa imports and compiles at its first call, for seconds
@@ -51,7 +51,7 @@ class LogMel(Extractor):
 
     def makers(self) -> dict[str, Maker]:
         window = {"rate": SAMPLE_RATE, "n_fft": LOG_FFT, "window": LOG_WINDOW, "hop": LOG_HOP, "floor": LOG_FLOOR}
-        return {"mel_log": _maker("mel_log", {"sound": SOUND, **window, "bands": BANDS, "power": 2, "log": "e"})}
+        return {"mel_log": _maker("mel_log", window | {"bands": BANDS, "power": 2, "log": "e"})}
 
     def load(self, device: str) -> None:
         _log_mel(np.zeros(SAMPLE_RATE, np.float32))
@@ -61,6 +61,7 @@ class LogMel(Extractor):
 
 
 def _maker(key: str, parameters: dict) -> Maker:
+    parameters = {"sound": sound_maker()} | parameters
     return Maker(key, "melspectrogram", f"librosa {version('librosa')}", parameters=parameters)
 
 

@@ -1,8 +1,7 @@
 """What decoding found: the file's hash, its length, frame rate and size."""
 
-from importlib.metadata import version
-
 from featurestore.makers import Maker
+from pipelines.decoding import LIMITS, RULES, picture_decoder
 from pipelines.extractors.base import Extractor, Values
 from pipelines.sample import Sample
 
@@ -15,7 +14,8 @@ class MediaRecord(Extractor):
     needs = "media"
 
     def makers(self) -> dict[str, Maker]:
-        return {"media": Maker("media", "container and decoder", f"av {version('av')}")}
+        parameters = {"rules": RULES, "limits": LIMITS}
+        return {"media": Maker("media", "container and decoder", picture_decoder(), parameters=parameters)}
 
     def extract(self, sample: Sample) -> Values:
         media = sample.media

@@ -11,7 +11,7 @@ import numpy as np
 
 from featurestore.makers import Maker
 from pipelines import weights
-from pipelines.decoding import SAMPLE_RATE, SOUND, SOUND_SECONDS
+from pipelines.decoding import SAMPLE_RATE, SOUND_SECONDS, sound_maker
 from pipelines.extractors.base import Network, Resources, Values
 from pipelines.networks import inference, refused, weights_only
 from pipelines.sample import Sample
@@ -56,7 +56,7 @@ class Speaker(Network):
     def makers(self) -> dict[str, Maker]:
         model, _ = MODELS[self._weights]
         library = f"nemo_toolkit {version('nemo_toolkit')}"
-        parameters = {"sound": SOUND, "window": self._seconds, "step": STEP_SECONDS, "windows": "mean"}
+        parameters = {"sound": sound_maker(), "window": self._seconds, "step": STEP_SECONDS, "windows": "mean"}
         digest, trained = weights.digest(self._weights), weights.is_trained(self._weights)
         return {self.name: Maker(self.name, model, library, digest, parameters, trained)}
 

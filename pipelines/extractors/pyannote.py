@@ -11,7 +11,7 @@ import numpy as np
 
 from featurestore.makers import Maker
 from pipelines import weights
-from pipelines.decoding import SAMPLE_RATE, SOUND, SOUND_SECONDS
+from pipelines.decoding import SAMPLE_RATE, SOUND_SECONDS, sound_maker
 from pipelines.extractors.base import Network, Resources, Values
 from pipelines.networks import inference, refused, weights_only
 from pipelines.sample import Sample
@@ -58,7 +58,7 @@ class Pyannote(Network):
     def makers(self) -> dict[str, Maker]:
         windows = {str(duration): starts for duration, starts in WINDOWS[self.name].items()}
         library = f"pyannote.audio {version('pyannote.audio')}"
-        parameters = {"sound": SOUND, "windows": windows}
+        parameters = {"sound": sound_maker(), "windows": windows}
         trained = weights.is_trained("pyannote")
         return {
             self.name: Maker(self.name, "pyannote/embedding", library, weights.digest("pyannote"), parameters, trained)

@@ -5,7 +5,7 @@ from importlib.metadata import version
 import numpy as np
 
 from featurestore.makers import Maker
-from pipelines.decoding import FULL_SCALE, SOUND
+from pipelines.decoding import FULL_SCALE, sound_maker
 from pipelines.extractors.base import Extractor, Values
 from pipelines.sample import Sample
 from pipelines.short_term import FORMULAS, STEP, WINDOW, short_term_features
@@ -20,7 +20,7 @@ class ShortTerm(Extractor):
 
     def makers(self) -> dict[str, Maker]:
         library = f"pyAudioAnalysis {version('pyAudioAnalysis')}"
-        parameters = {"sound": SOUND, "window": WINDOW, "step": STEP, "deltas": True, "formulas": FORMULAS}
+        parameters = {"sound": sound_maker(), "window": WINDOW, "step": STEP, "deltas": True, "formulas": FORMULAS}
         return {"short_term": Maker("short_term", "ShortTermFeatures", library, parameters=parameters)}
 
     def load(self, device: str) -> None:

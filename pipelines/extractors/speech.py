@@ -4,7 +4,7 @@ import numpy as np
 
 from featurestore.catalogue import CATALOGUE
 from featurestore.makers import Maker
-from pipelines.decoding import FULL_SCALE, SOUND
+from pipelines.decoding import FULL_SCALE, sound_maker
 from pipelines.extractors.base import Extractor, Values
 from pipelines.sample import Sample
 
@@ -19,7 +19,7 @@ class Speech(Extractor):
     needs = "sound"
 
     def makers(self) -> dict[str, Maker]:
-        return {"speech": Maker("speech", "PCM", "", parameters={"sound": SOUND, "samples": SAMPLES})}
+        return {"speech": Maker("speech", "PCM", "", parameters={"sound": sound_maker(), "samples": SAMPLES})}
 
     def extract(self, sample: Sample) -> Values:
         return {"speech": (sample.sound[:SAMPLES] * FULL_SCALE).astype(np.int16)}

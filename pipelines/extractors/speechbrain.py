@@ -12,7 +12,7 @@ from featurestore.catalogue import ATTRIBUTES
 from featurestore.errors import VoxportraitError
 from featurestore.makers import Maker
 from pipelines import weights
-from pipelines.decoding import SOUND
+from pipelines.decoding import sound_maker
 from pipelines.extractors.base import Network, Resources, Values
 from pipelines.networks import inference, refused, weights_only
 from pipelines.sample import Sample
@@ -43,7 +43,7 @@ class Ecapa(Network):
     resources = Resources(memory=0.25, gpu=0.1, batch=16)
 
     def makers(self) -> dict[str, Maker]:
-        return {"ecapa": _maker("ecapa", "spkrec-ecapa-voxceleb", {"sound": SOUND})}
+        return {"ecapa": _maker("ecapa", "spkrec-ecapa-voxceleb", {"sound": sound_maker()})}
 
     def load(self, device: str) -> None:
         self._model = _load("ecapa", device)
@@ -74,7 +74,7 @@ class Language(Network):
     resources = Resources(memory=0.25, gpu=0.1, batch=16)
 
     def makers(self) -> dict[str, Maker]:
-        parameters = {"sound": SOUND, "logit_scale": LOGIT_SCALE}
+        parameters = {"sound": sound_maker(), "logit_scale": LOGIT_SCALE}
         return {"language": _maker("language", "lang-id-commonlanguage_ecapa", parameters)}
 
     def load(self, device: str) -> None:

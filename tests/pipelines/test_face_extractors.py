@@ -1,7 +1,11 @@
 """DeepFace, RetinaFace and Face Mesh: the libraries' own numbers, a face at a time, and nothing fetched or run."""
 
+import json
 import os
 import pickle
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +21,9 @@ from featurestore.face_parts import part_masks
 from pipelines import weights
 from pipelines.deepface_home import client_class, deepface_home
 from pipelines.detectors import Box, FastMtcnn, RetinaFace, resolve_detector
-from pipelines.extractors.deepface import RECOGNITION_MODELS, Attribute, FaceEmbedding
+from pipelines.extractors import AVAILABLE, extractors_for
+from pipelines.extractors.deepface import NEAR, RECOGNITION_MODELS, Attribute, FaceEmbedding
+from pipelines.extractors.dlib import FaceEmbedding as DlibEmbedding
 from pipelines.extractors.landmarks import FaceMesh, FaceParts
 from pipelines.faces import Face, region_of
 from pipelines.population.camera import project, turn
@@ -92,6 +98,67 @@ def test_attributes_are_those_of_deepface_s_analysis(models, faces, monkeypatch)
     ours = extractor.values(together[0])
     assert ours["gender"] == theirs["dominant_gender"].lower()
     assert ours["gender_probability"] == pytest.approx(max(theirs["gender"].values()) / 100, abs=1e-6)
+
+
+@pytest.mark.parametrize("attribute", ["age", "ethnicity"])
+def test_a_neighbour_changes_no_attribute_beyond_half_precision(models, faces, attribute):
+    extractor = Attribute(attribute, FASTMTCNN)
+    extractor.load("cpu")
+    stack = np.stack([extractor.inputs(shown(face)) for face in faces[:2]])
+    together, (alone,) = extractor.infer(stack), extractor.infer(stack[:1])
+    np.testing.assert_allclose(alone, together[0], rtol=2**-11)
+    assert np.abs(together[0] - together[1]).max() > 1e-7
+
+
+@pytest.mark.parametrize("make", [DlibEmbedding, FaceParts])
+def test_a_face_s_values_do_not_depend_on_the_one_before(models, faces, make):
+    extractor = make(FASTMTCNN)
+    extractor.load("cpu")
+    first, other, again = (extractor.extract(shown(face)) for face in (faces[0], faces[1], faces[0]))
+    for key, value in first.items():
+        np.testing.assert_array_equal(again[key], value)
+    assert not np.array_equal(first[extractor.name], other[extractor.name])
+
+
+def test_networks_run_in_full_precision_and_the_same_way_each_time(models, faces):
+    """As they would on a GPU: the settings are looked at whenever a network is called."""
+    seen = set()
+
+    def note(*_):
+        cudnn = torch.backends.cudnn
+        seen.add((torch.is_inference_mode_enabled(), cudnn.deterministic, cudnn.allow_tf32))
+
+    detectors, networks = (
+        [FastMtcnn(), RetinaFace()],
+        [Attribute("gender", FASTMTCNN), FaceEmbedding("deepid", FASTMTCNN)],
+    )
+    for each in (*detectors, *networks):
+        each.load("cpu")
+    for each in (
+        *(partial(d.detect, np.zeros((24, 48, 3), np.uint8), None) for d in detectors),
+        *(partial(n.extract, shown(faces[0])) for n in networks),
+    ):
+        seen.clear()
+        with torch.nn.modules.module.register_module_forward_pre_hook(note):
+            each()
+        assert seen == {(True, True, False)}
+
+
+def test_makers_name_every_library_that_changes_values(models):
+    """Of the decoder's and OpenCV's version, and of how near an age is."""
+    for attributes in ("corpus", "deepface"):
+        for extractor in extractors_for(AVAILABLE, Recipe("retinaface", attributes=attributes)):
+            for maker in extractor.makers().values():
+                text = json.dumps(asdict(maker))
+                assert (f"av {version('av')}" in text) == (extractor.needs != "corpus")
+                shown_to_opencv = extractor.needs == "face"
+                assert (
+                    f"opencv-contrib-python-headless {version('opencv-contrib-python-headless')}" in text
+                ) == shown_to_opencv
+                assert (maker.parameters.get("near") == NEAR) == (maker.model == "DeepFace Age")
+    for make in (Attribute("age", Recipe("track")), FaceParts(Recipe("track"))):
+        (maker,) = make.makers().values()
+        assert "opencv" in maker.library
 
 
 @pytest.mark.parametrize(("attribute", "classes"), [("gender", 2), ("ethnicity", 6)])
