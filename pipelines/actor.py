@@ -36,6 +36,13 @@ class ChunkReport:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """An actor is ready. broken: constituent -> why its model could not be loaded."""
+
+    broken: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Status:
     """What an actor is doing: clips done of its chunk, the clip it is at, seconds it has been at it."""
 
@@ -58,23 +65,23 @@ class FillActor:
         device: str,
         threads: int,
     ):
-        import cv2
-        import torch
-
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
         self.store = Store(uri)
+        self.constituents, self.recipe, self.device, self.threads = constituents, recipe, device, threads
         self.maker_ids, self.digests = maker_ids, digests
-        extractors = extractors_for(constituents, recipe)
-        _check_makers(extractors, digests)
-        self.worker = Worker(extractors, device, recipe)
         self.done, self.since = 0, time.monotonic()
         self.clip_id: str | None = None
 
-    def load(self) -> int:
-        """Bring the models into memory; returns the process id."""
-        self.worker.load()
-        return os.getpid()
+    def load(self) -> Loaded:
+        """Bring the models into memory."""
+        import cv2
+        import torch
+
+        torch.set_num_threads(self.threads)
+        cv2.setNumThreads(self.threads)
+        extractors = extractors_for(self.constituents, self.recipe)
+        _check_makers(extractors, self.digests)
+        self.worker = Worker(extractors, self.device, self.recipe)
+        return Loaded(self.worker.load())
 
     def status(self) -> Status:
         return Status(self.done, self.clip_id, time.monotonic() - self.since)

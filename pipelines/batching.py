@@ -5,8 +5,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipelines.faults import OUT_OF_MEMORY, fault_of
+
 PLACES = 16
 """Places of a group of clips. A clip's place is fixed: a rerun computes it in the same place of the same shape."""
+
+BATCH_SIZES = (1, 2, 4, 8, PLACES)
 
 
 class Infer(Protocol):
@@ -18,13 +22,11 @@ class Infer(Protocol):
 class Batches:
     """Runs `infer`, (B, ...) -> B results, over inputs at their places.
 
-    size: places of a batch, a power of two up to `PLACES`. An empty place holds a copy of a neighbour: shapes never
+    size: places of a batch, one of `BATCH_SIZES`. An empty place holds a copy of a neighbour: shapes never
     depend on what is missing. A batch that does not fit into memory halves `size`, for good.
     """
 
     def __init__(self, infer: Infer, size: int):
-        if size not in (1, 2, 4, 8, PLACES):
-            raise ValueError(f"a batch has 1, 2, 4, 8 or {PLACES} places, not {size}")
         self.infer, self.size = infer, size
 
     def run(self, inputs: Mapping[int, np.ndarray]) -> dict[int, Any]:
@@ -36,7 +38,7 @@ class Batches:
             try:
                 results |= self._infer(inputs, together, first)
             except Exception as error:  # noqa: BLE001 - foreign code: what one input breaks must not cost the others
-                if is_out_of_memory(error) and self.size > 1:
+                if fault_of(error) == OUT_OF_MEMORY and self.size > 1:
                     self.size //= 2
                     _release_memory()
                 elif len(together) == 1:
@@ -56,15 +58,6 @@ class Batches:
             return self._infer(inputs, [place], first)
         except Exception as error:  # noqa: BLE001 - as above
             return {place: error}
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the main or the GPU's memory had no room (torch's classes are told by name: torch may not be loaded)."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )
 
 
 def _release_memory() -> None:

@@ -31,7 +31,7 @@ OnePerSpeaker = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Ray actors; one a core by default.")]
 Address = Annotated[str | None, typer.Option("--ray-address", help="A Ray cluster; this machine alone by default.")]
-Device = Annotated[str, typer.Option(help="Where the models run: cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="Where the models run: cpu, cuda, or auto: a GPU where there is one.")]
 Deadline = Annotated[float, typer.Option(min=1, help="Seconds that one clip may take.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Make values of another maker again, in place.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
@@ -177,7 +177,7 @@ def extract(
     attributes: Attributes = "corpus",
     workers: Workers = None,
     address: Address = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     deadline: Deadline = 120,
     replace: Replace = False,
     dry_run: DryRun = False,
@@ -213,7 +213,7 @@ def fill(
     attributes: Attributes = "corpus",
     workers: Workers = None,
     address: Address = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     deadline: Deadline = 120,
     replace: Replace = False,
     dry_run: DryRun = False,

@@ -1,14 +1,14 @@
 """The workers of a job: what each must be able to make, what it takes of a node, and how many there can be."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 from typing import Any
 
-from featurestore.errors import VoxportraitError
+from featurestore.errors import VoxportraitError, choose
 from pipelines.actor import FillActor
 from pipelines.extractors import Extractor
-from pipelines.options import Options
+from pipelines.options import DEVICES, Options
 from pipelines.recipe import Recipe
 
 GIB = 2**30
@@ -33,19 +33,28 @@ class Crew:
         gpu = min(1.0, max(0.05, round(sum(e.resources.gpu for e in self.extractors), 2))) if on_gpu else 0.0
         return {"CPU": 1.0, "GPU": gpu, "memory": memory * GIB}
 
-    def size(self, cluster: Mapping[str, float], chunks: int) -> int:
-        """How many workers to start in a cluster of these resources: no more than fit, than asked for, than chunks.
+    def on(self, nodes: Sequence[Mapping[str, float]]) -> "Crew":
+        """The crew with the device decided: for `auto` the GPU where a node has one."""
+        chosen = choose("device", self.options.device, DEVICES)
+        if chosen == "auto":
+            chosen = "cuda" if any(node.get("GPU") for node in nodes) else "cpu"
+        return replace(self, options=replace(self.options, device=chosen))
+
+    def size(self, nodes: Sequence[Mapping[str, float]], chunks: int) -> int:
+        """How many workers to start on nodes of these resources: no more than fit, than asked for, than chunks.
 
         Raises VoxportraitError if not even one fits.
         """
-        fits = {name: floor(cluster.get(name, 0) / need) for name, need in self.resources.items() if need}
-        scarce = min(fits, key=lambda name: fits[name])
-        if not fits[scarce]:
+        needs = {name: need for name, need in self.resources.items() if need}
+        fits = sum(min(floor(node.get(name, 0) / need) for name, need in needs.items()) for node in nodes)
+        if not fits:
+            best = {name: max((node.get(name, 0) for node in nodes), default=0) for name in needs}
+            scarce = min(needs, key=lambda name: best[name] / needs[name])
             raise VoxportraitError(
-                f"a worker needs {_amount(scarce, self.resources[scarce])} and Ray has "
-                f"{_amount(scarce, cluster.get(scarce, 0))} free. Fill fewer constituents at a time (--constituents)."
+                f"a worker needs {_amount(scarce, needs[scarce])} and no node of Ray has more than "
+                f"{_amount(scarce, best[scarce])}. Fill fewer constituents at a time (--constituents)."
             )
-        return max(1, min(self.options.workers or fits[scarce], fits[scarce], chunks))
+        return max(1, min(self.options.workers or fits, fits, chunks))
 
     def start(self, uri: str, constituents: Sequence[str], maker_ids: dict[str, int]) -> Any:
         """A new worker, which still has to load its models."""

@@ -63,6 +63,13 @@ def wants_of(ready: Ready, recipe: Recipe) -> list[Want]:
     ]
 
 
+def detector_of(store: Store) -> str | None:
+    """The detector that made the store's faces; None where there are none, or several made them."""
+    made = store.table("makers").to_table(columns=["constituent", "model"], filter="constituent = 'face'")
+    models = set(made["model"].to_pylist())
+    return models.pop() if len(models) == 1 else None
+
+
 def input_makers(extractors: Sequence[Extractor], recipe: Recipe) -> dict[str, str]:
     """Digests of the makers of what extractors share: the decoder gives `media` and `sound`, the detector `face`."""
     decoder = MediaRecord().makers()["media"].digest
@@ -91,7 +98,7 @@ def fill(
     """
     for key in constituents:
         constituent(key)
-    recipe = resolve(recipe)
+    recipe = resolve(recipe, detector_of(store))
     able = ready(constituents, recipe)
     for line in lines(able.left_out):
         told(line)
@@ -113,7 +120,7 @@ def fill(
         job = Job(store, "fill")
         digests = {want.constituent: want.maker.digest for want in wants} | input_makers(able.extractors, recipe)
         crew = Crew(able.extractors, recipe, digests, options or Options())
-        schedule = Schedule(store, wants, crew, todo, lease, job.job_id, progress, should_stop)
+        schedule = Schedule(store, wants, crew, todo, lease, job.job_id, progress, should_stop, told)
         summary.job_id, state = job.job_id, "failed"
         try:
             report = schedule.run()
@@ -124,6 +131,7 @@ def fill(
             summary.filled, summary.seconds = dict(schedule.filled), dict(report.seconds)
             summary.quarantined, summary.losses = dict(report.rejected), dict(report.losses)
             summary.wall, summary.stopped = schedule.wall, schedule.stopped
+            summary.left_out = able.left_out | schedule.left_out
             counts = {"clips": report.clips, "filled": summary.filled, "quarantined": summary.quarantined}
             job.end(state, {**counts, "float16_losses": summary.losses}, summary.seconds | {"wall": summary.wall})
     return summary
@@ -134,10 +142,10 @@ def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip], recipe
 
     Writes nothing; the store need not exist. left_out: constituent -> the model that is missing.
     """
-    recipe = resolve(recipe)
+    store = Store(uri)
+    recipe = resolve(recipe, detector_of(store) if store.exists() else None)
     able = ready(constituents, recipe)
     wants = wants_of(able, recipe)
-    store = Store(uri)
     known: set[str] = set()
     todo = Plan()
     if store.exists():

@@ -2,15 +2,20 @@
 
 from dataclasses import dataclass
 
+DEVICES = ("auto", "cpu", "cuda")
+
 
 @dataclass(frozen=True)
 class Options:
-    """workers: actors (None: one a core of the cluster, no more than there are chunks); address: of a Ray cluster
-    (None: one of its own on this machine); device: `cpu` or `cuda`; deadline: seconds a clip may take;
-    start_deadline: seconds an actor may take to load its models."""
+    """What a person may choose about a job.
+
+    workers: actors (None: as many as fit, one a core, no more than there are chunks); address: of a Ray cluster (None:
+    one of its own on this machine); device: `cpu`, `cuda`, or `auto`: a GPU where a node has one; deadline: seconds a
+    clip may take; start_deadline: seconds an actor may take to load its models.
+    """
 
     workers: int | None = None
     address: str | None = None
-    device: str = "cpu"
+    device: str = "auto"
     deadline: float = 120.0
     start_deadline: float = 600.0

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError
 
-from featurestore.errors import choose
+from featurestore.errors import VoxportraitError, choose
 from pipelines import weights
 from pipelines.detectors import DETECTORS, resolve_detector
 from pipelines.extractors import Extractor, extractors_for
@@ -25,11 +26,15 @@ class Ready:
         return [m.constituent for m in makers if not m.trained and m.constituent in self.constituents]
 
 
-def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with every name checked and `auto` decided, the same for every worker of a job."""
+def resolve(recipe: Recipe, used: str | None = None) -> Recipe:
+    """The recipe with every name checked and `auto` decided, the same for every worker of a job.
+
+    used: the detector that a store's faces were found by; `auto` stays with it.
+    """
     choose("face", recipe.face, FACES)
     choose("attributes", recipe.attributes, ATTRIBUTES)
-    return replace(recipe, detector=resolve_detector(recipe.detector))
+    detector = used if recipe.detector == "auto" and used in DETECTORS else recipe.detector
+    return replace(recipe, detector=resolve_detector(detector))
 
 
 def ready(constituents: Sequence[str], recipe: Recipe) -> Ready:
@@ -37,12 +42,25 @@ def ready(constituents: Sequence[str], recipe: Recipe) -> Ready:
     usable: list[Extractor] = []
     left_out: dict[str, str] = {}
     for extractor in extractors_for(constituents, recipe):
-        lacking = list(filter(None, map(weights.missing, models_of(extractor, recipe))))
-        if lacking:
-            left_out |= {key: lacking[0] for key in extractor.makes if key in constituents}
+        if why := _lacking(extractor, recipe):
+            left_out |= {key: why for key in extractor.makes if key in constituents}
         else:
             usable.append(extractor)
     return Ready(usable, [key for key in constituents if key not in left_out], left_out)
+
+
+def _lacking(extractor: Extractor, recipe: Recipe) -> str | None:
+    """What an extractor lacks: weights, or the package that runs them; None if it can be loaded."""
+    lacking = list(filter(None, map(weights.missing, models_of(extractor, recipe))))
+    if lacking:
+        return lacking[0]
+    try:
+        extractor.makers()
+    except PackageNotFoundError as error:
+        return f"The package {error.name} is not installed; install it on every node."
+    except VoxportraitError as error:
+        return str(error)
+    return None
 
 
 def models_of(extractor: Extractor, recipe: Recipe) -> tuple[str, ...]:

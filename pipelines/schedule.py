@@ -15,8 +15,10 @@ from featurestore.errors import VoxportraitError
 from featurestore.filling import Chunk, Plan, Sealed, Want
 from featurestore.leases import Lease
 from featurestore.store import Store
-from pipelines.actor import ChunkReport, Status
+from pipelines.actor import ChunkReport, Loaded, Status
 from pipelines.crew import Crew
+from pipelines.faults import Unfit
+from pipelines.readiness import lines
 
 COMMIT_FRAGMENTS = 16
 COMMIT_SECONDS = 60.0
@@ -55,12 +57,14 @@ class Schedule:
         job_id: str,
         progress: Progress | None,
         should_stop: Callable[[], bool],
+        told: Callable[[str], None],
     ):
         self.store, self.lease, self.job_id, self.crew, self.options = store, lease, job_id, crew, crew.options
         self.keys = [want.constituent for want in wants]
         known = store.known_makers()
         self.maker_ids = {want.constituent: known[want.maker.digest] for want in wants}
-        self.progress, self.should_stop = progress, should_stop
+        self.progress, self.should_stop, self.told = progress, should_stop, told
+        self.left_out: dict[str, str] = {}
         self.report, self.filled = ChunkReport(), Counter[str]()
         self.resumed, self.stopped, self.wall = 0, False, 0.0
         self.total = todo.work
@@ -109,7 +113,9 @@ class Schedule:
     def _run_actors(self) -> None:
         if not ray.is_initialized():
             start_ray(self.options.address)
-        for _ in range(self.crew.size(ray.cluster_resources(), len(self.waiting))):
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self.crew = self.crew.on(nodes)
+        for _ in range(self.crew.size(nodes, len(self.waiting))):
             self._start_actor()
         while self.running:
             self._turn()
@@ -159,6 +165,9 @@ class Schedule:
         except ray.exceptions.RayTaskError as error:
             ray.kill(running.actor)
             cause = error.cause if isinstance(error.cause, Exception) else error
+            if isinstance(cause, Unfit):
+                self._died(running, cause.message, cause.reason)
+                return
             if isinstance(cause, (VoxportraitError, OSError)):
                 raise cause from None
             raise
@@ -167,7 +176,16 @@ class Schedule:
             self._chunk_done(running.task)
         elif isinstance(result, Sealed):
             self._take_sealed(result)
+        elif isinstance(result, Loaded):
+            self._note_broken(result.broken)
         self._next(running.actor)
+
+    def _note_broken(self, broken: dict[str, str]) -> None:
+        """Tell, once each, what workers leave out because its model cannot be loaded."""
+        new = {key: why for key, why in broken.items() if key in self.keys and key not in self.left_out}
+        self.left_out |= new
+        for line in lines(new):
+            self.told(line)
 
     def _take_sealed(self, sealed: Sealed) -> None:
         self.sealed.append(sealed)
@@ -191,7 +209,7 @@ class Schedule:
             running.status = running.actor.status.remote()
         if running.task is None:
             if now - running.started > self.options.start_deadline:
-                raise VoxportraitError(f"a worker did not load its models in {self.options.start_deadline:.0f} s")
+                self._never_started(running)
             return
         spent = running.seen.seconds + now - running.answered
         if isinstance(running.task, Chunk) and running.seen.clip_id and spent > self.options.deadline:
@@ -199,10 +217,20 @@ class Schedule:
             self.running.remove(running)
             self._died(running, f"not done in {self.options.deadline:.0f} s", "deadline")
 
+    def _never_started(self, running: _Running) -> None:
+        """Go on without a worker that Ray found no place for, or that loads for ever, as long as others work."""
+        ray.kill(running.actor)
+        self.running.remove(running)
+        if not any(other.task is not None for other in self.running):
+            limit = self.options.start_deadline
+            raise VoxportraitError(f"no worker started in {limit:.0f} s: Ray has no room for one, or its models hang")
+
     def _died(self, running: _Running, message: str, reason: str) -> None:
         task = running.task
         if task is None:
-            raise VoxportraitError(f"a worker could not start: {message}. Is there memory enough for its models?")
+            raise VoxportraitError(
+                f"a worker could not load its models: {message}. Fill fewer constituents at a time (--constituents)."
+            )
         if isinstance(task, int):
             self._retry(f"seal {task}", message)
             self.to_seal.append(task)

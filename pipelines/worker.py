@@ -16,10 +16,13 @@ import numpy as np
 
 from featurestore.catalogue import CATALOGUE
 from featurestore.clip import Clip
-from featurestore.schema import value_fields
-from pipelines.batching import Batches, is_out_of_memory
+from featurestore.errors import VoxportraitError
+from featurestore.journal import dtypes
+from featurestore.schema import encode, value_fields
+from pipelines.batching import Batches
 from pipelines.extractors.base import Extractor, Network, Values
 from pipelines.faces import FaceFinder
+from pipelines.faults import Unfit, fault_of
 from pipelines.recipe import Recipe
 from pipelines.reject import Reject
 from pipelines.sample import Sample
@@ -71,12 +74,21 @@ class Worker:
         self.group = max(sizes.values(), default=1)
         self._batches = {e.name: Batches(e.infer, sizes[e.name]) for e in self.extractors if isinstance(e, Network)}
 
-    def load(self) -> None:
-        """Bring every model into memory on the device."""
-        for extractor in self.extractors:
-            extractor.load(self.device)
+    def load(self) -> dict[str, str]:
+        """Bring every model into memory on the device. Returns constituent -> why, where one cannot be loaded.
+
+        Such constituents are not made; they stay missing. A detector that cannot be loaded costs all that need a face.
+        """
+        broken: dict[str, str] = {}
+        why_no_face = None
         if any(extractor.needs == "face" for extractor in self.extractors):
-            self.finder.load(self.device)
+            why_no_face = _load(self.finder.load, self.device)
+        for extractor in list(self.extractors):
+            why = why_no_face if why_no_face and extractor.needs == "face" else _load(extractor.load, self.device)
+            if why:
+                broken |= dict.fromkeys(extractor.makes, why)
+                self.extractors.remove(extractor)
+        return broken
 
     def fill(self, clip: Clip, wanted: frozenset[str]) -> Outcome:
         """Make the wanted constituents of one clip: a group of one."""
@@ -94,6 +106,7 @@ class Worker:
 
         Never raises for a clip's sake: see `Outcome.rejected`. A rejected part blocks the extractors that need it; the
         others go on. `at` is called with the clip that is next, and before each batch with the batch's first clip.
+        Raises Unfit when memory or device fails: then another worker has to do it.
         """
         outcomes = [Outcome() for _ in clips]
         inputs: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
@@ -162,11 +175,13 @@ def _attempt(whats: Sequence[str], make: Callable[[], Any], outcome: Outcome) ->
     try:
         return make()
     except Reject as reject:
-        outcome.rejected.append(Rejection(reject.what, reject.reason, reject.message))
-    except Exception as error:  # noqa: BLE001 - foreign code on strangers' files: one clip must not end the job
-        reason = "out of memory" if is_out_of_memory(error) else "extractor error"
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_MESSAGE]
-        outcome.rejected += [Rejection(what, reason, text) for what in whats]
+        refused = [reject.what] if reject.what in (*PARTS, *whats) else whats
+        outcome.rejected += [Rejection(what, reject.reason, _plain(reject.message)) for what in refused]
+    except Exception as error:
+        text = _plain(f"{type(error).__name__}: {error}")
+        if fault := fault_of(error):
+            raise Unfit(fault, f"{', '.join(whats)}: {text}") from error
+        outcome.rejected += [Rejection(what, "extractor error", text) for what in whats]
     finally:
         for what in whats:
             outcome.seconds[what] += (time.perf_counter() - started) / len(whats)
@@ -174,7 +189,7 @@ def _attempt(whats: Sequence[str], make: Callable[[], Any], outcome: Outcome) ->
 
 
 def _keep(made: Values | None, makes: Sequence[str], outcome: Outcome) -> None:
-    """Put the columns of each wanted constituent into the outcome, unless a number in them is not finite."""
+    """Put the columns of each wanted constituent into the outcome, unless they cannot be stored."""
     if made is None:
         return
     for key in makes:
@@ -182,9 +197,41 @@ def _keep(made: Values | None, makes: Sequence[str], outcome: Outcome) -> None:
         broken = [name for name, value in columns.items() if not _is_finite(value)]
         if broken:
             outcome.rejected.append(Rejection(key, "not finite", f"{', '.join(broken)} holds NaN or infinity"))
+        elif why := _misfit(key, columns):
+            outcome.rejected.append(Rejection(key, "extractor error", _plain(why)))
         else:
             outcome.values.update(columns)
 
 
 def _is_finite(value: Any) -> bool:
     return not isinstance(value, (np.ndarray, float)) or bool(np.isfinite(value).all())
+
+
+def _misfit(key: str, columns: Values) -> str | None:
+    """Why a constituent's columns cannot be stored as the catalogue says; None if they can."""
+    for column in value_fields(CATALOGUE[key]):
+        if column.name not in columns:
+            return f"the extractor of {key} gave no {column.name}"
+        try:
+            encode(column, dtypes(CATALOGUE[key]).get(column.name, ""), [columns[column.name]])
+        except (ValueError, TypeError) as error:
+            return f"the extractor of {key} gave a {column.name} that does not fit: {error}"
+    return None
+
+
+def _load(load: Callable[[str], None], device: str) -> str | None:
+    """Load a model; why it cannot be, or None."""
+    try:
+        load(device)
+    except VoxportraitError as error:
+        return _plain(str(error))
+    except Exception as error:
+        if fault := fault_of(error):
+            raise Unfit(fault, _plain(str(error))) from error
+        return f"its model cannot be loaded: {_plain(f'{type(error).__name__}: {error}')}"
+    return None
+
+
+def _plain(text: str) -> str:
+    """One line that any table can hold, of a text from anywhere."""
+    return " ".join(text.encode("utf-8", "backslashreplace").decode().split())[:LONGEST_MESSAGE]

@@ -54,7 +54,7 @@ def test_help_is_everywhere(words):
         (("extract", "voxceleb3", "/tmp", "--store", "{store}"), "voxceleb2"),
         (("extract", "voxceleb2", "{empty}", "--store", "{store}"), "mp4/id"),
         (("fill", "--store", "{store}", "--constituents", "ecappa"), "ecapa"),
-        (("fill", "--store", "{store}", "--constituents", "titanet"), "titanet"),
+        (("fill", "--store", "{store}", "--constituents", "titanett"), "titanet"),
         (("store", "info", "--store", "{empty}"), "there is no store at"),
         (("store", "sql", "selec 1", "--store", "{store}"), "syntax error"),
         (("train", "--store", "{store}", "--system", "full-inputs"), "full-input"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from featurestore.makers import Maker
+from pipelines.batching import BATCH_SIZES
 from pipelines.sample import Sample
 
 Values = Mapping[str, Any]
@@ -19,13 +20,18 @@ class Resources:
     """What an extractor takes of a worker.
 
     memory: GiB of main memory that its model and one batch add; gpu: share of a GPU; batch: clips that a GPU takes at
-    once, and cpu_batch: that a CPU does.
+    once, and cpu_batch: that a CPU does, each one of `BATCH_SIZES`.
     """
 
     memory: float = 0.1
     gpu: float = 0.0
     batch: int = 1
     cpu_batch: int = 1
+
+    def __post_init__(self):
+        for size in (self.batch, self.cpu_batch):
+            if size not in BATCH_SIZES:
+                raise ValueError(f"a batch has {', '.join(map(str, BATCH_SIZES))} places, not {size}")
 
 
 class Extractor(ABC):

@@ -51,13 +51,15 @@ def fill(store: Store, consent: str = "synthetic") -> None:
             f"made/id{speaker:05d}/video{video}/00001",
             "/nowhere.mp4",
             "test" if speaker >= SPEAKERS - TEST_SPEAKERS else "val" if speaker == 0 else "train",
-            "CC0-1.0",
-            consent,
+            licence="CC0-1.0",
+            consent=consent,
         )
         for speaker in range(SPEAKERS)
         for video in range(2)
     ]
-    store.register([*clips, Clip("made/id00001/video9/00001", "/nowhere.mp4", "train", "CC0-1.0", consent)])
+    store.register(
+        [*clips, Clip("made/id00001/video9/00001", "/nowhere.mp4", "train", licence="CC0-1.0", consent=consent)]
+    )
     wants = [Want(key, Maker(key, f"maker of {key}", "numpy", "f00d" * 16, trained=key != "ecapa")) for key in KEYS]
     store.ensure_columns(KEYS)
     store.enter_makers(want.maker for want in wants)

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from pipelines.batching import Batches, is_out_of_memory
+from pipelines.batching import Batches
+from pipelines.extractors.base import Resources
+from pipelines.faults import DEVICE, OUT_OF_MEMORY, Unfit, fault_of
 
 
 class Doubling:
@@ -52,7 +54,7 @@ def test_a_batch_without_room_is_halved_and_stays_so():
 
 def test_an_input_without_room_alone_is_its_own_error():
     results = Batches(Doubling(room=0), 4).run(inputs(0, 1))
-    assert all(is_out_of_memory(result) for result in results.values())
+    assert all(fault_of(result) == OUT_OF_MEMORY for result in results.values())
 
 
 def test_one_bad_input_costs_nobody_else():
@@ -61,13 +63,35 @@ def test_one_bad_input_costs_nobody_else():
     assert [results[place][0] for place in (0, 1, 3)] == [0, 2, 6]
 
 
-def test_torch_s_own_error_is_told():
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB", OUT_OF_MEMORY),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", OUT_OF_MEMORY),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", OUT_OF_MEMORY),
+        ("[enforce fail at alloc_cpu.cpp:116] DefaultCPUAllocator: can't allocate memory", OUT_OF_MEMORY),
+        ("CUDA error: an illegal memory access was encountered", DEVICE),
+        ("mat1 and mat2 shapes cannot be multiplied", None),
+    ],
+)
+def test_faults_of_the_machine_are_told_from_those_of_a_clip(text, fault):
+    assert fault_of(RuntimeError(text)) == fault
+
+
+def test_torch_s_own_errors_are_told():
     import torch
 
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not is_out_of_memory(RuntimeError("shapes differ"))
+    assert fault_of(torch.OutOfMemoryError("no room")) == OUT_OF_MEMORY
+    assert fault_of(torch.AcceleratorError("device-side assert triggered")) == DEVICE
+
+
+def test_unfit_travels_between_processes():
+    import pickle
+
+    again = pickle.loads(pickle.dumps(Unfit(DEVICE, "a message")))  # noqa: S301
+    assert (again.reason, again.message) == (DEVICE, "a message")
 
 
 def test_sizes_that_do_not_divide_the_places_are_refused():
     with pytest.raises(ValueError, match="not 3"):
-        Batches(Doubling(), 3)
+        Resources(batch=3)

@@ -79,18 +79,45 @@ def test_workers_are_as_many_as_fit_into_memory():
     crew = Crew(extractors_for(["ecapa", "speech"]), Recipe(), {}, Options())
     need = crew.resources["memory"]
     assert need > 2**30
-    assert crew.size({"CPU": 8, "memory": 3.5 * need}, chunks=100) == 3
-    assert crew.size({"CPU": 2, "memory": 30 * need}, chunks=100) == 2
-    assert crew.size({"CPU": 8, "memory": 30 * need}, chunks=1) == 1
+    assert crew.size([{"CPU": 8, "memory": 3.5 * need}], chunks=100) == 3
+    assert crew.size([{"CPU": 2, "memory": 30 * need}], chunks=100) == 2
+    assert crew.size([{"CPU": 8, "memory": 30 * need}], chunks=1) == 1
+    assert crew.size([{"CPU": 8, "memory": 1.6 * need}] * 3 + [{"CPU": 8}], chunks=100) == 3
     with pytest.raises(VoxportraitError, match=r"GiB of memory.*--constituents"):
-        crew.size({"CPU": 8, "memory": need / 2}, chunks=1)
+        crew.size([{"CPU": 8, "memory": 0.6 * need}] * 2, chunks=1)
 
 
 def test_a_gpu_is_shared_by_as_many_workers_as_fit():
     crew = Crew(extractors_for(["ecapa"]), Recipe(), {}, Options(device="cuda"))
     assert 0 < crew.resources["GPU"] < 1
     with pytest.raises(VoxportraitError, match="GPU"):
-        crew.size({"CPU": 8, "memory": 2**40}, chunks=1)
+        crew.size([{"CPU": 8, "memory": 2**40}], chunks=1)
+
+
+def test_auto_is_a_gpu_where_a_node_has_one():
+    crew = Crew(extractors_for(["ecapa"]), Recipe(), {}, Options())
+    assert crew.on([{"CPU": 8}]).options.device == "cpu"
+    assert crew.on([{"CPU": 8}, {"CPU": 8, "GPU": 1}]).options.device == "cuda"
+    with pytest.raises(UsageError, match="Known: auto, cpu, cuda"):
+        Crew([], Recipe(), {}, Options(device="gpu")).on([{}])
+
+
+def test_auto_stays_with_the_detector_that_the_store_has():
+    assert resolve(Recipe(), used="retinaface").detector == "retinaface"
+    assert resolve(Recipe(detector="fastmtcnn"), used="retinaface").detector == "fastmtcnn"
+    assert resolve(Recipe(), used="one of yesterday").detector in ("fastmtcnn", "retinaface")
+
+
+def test_a_package_that_is_not_installed_leaves_out_its_own(monkeypatch):
+    from importlib.metadata import PackageNotFoundError
+
+    def lacking(self):
+        raise PackageNotFoundError("nemo_toolkit")
+
+    monkeypatch.setattr("pipelines.extractors.speech.Speech.makers", lacking)
+    able = ready(["speech", "mel"], resolve(Recipe()))
+    assert able.constituents == ["mel"]
+    assert "nemo_toolkit is not installed" in able.left_out["speech"]
 
 
 def test_the_job_says_in_one_line_what_it_leaves_out(make_mp4, tmp_path):

@@ -9,6 +9,7 @@ from featurestore.clip import Clip
 from featurestore.makers import Maker
 from pipelines.extractors import extractors_for
 from pipelines.extractors.base import Extractor, Network, Resources
+from pipelines.faults import Unfit
 from pipelines.reject import Reject
 from pipelines.worker import Worker
 from tests.pipelines.media import faceless, without_sound
@@ -107,7 +108,9 @@ def test_what_the_corpus_does_not_say_is_neither_made_nor_rejected(worker, talki
     [
         (Failing(RuntimeError("something\nbroke")), "extractor error"),
         (Failing(Reject("ecapa", "too noisy", "nothing can be heard")), "too noisy"),
+        (Failing(Reject("what nobody asked for", "too noisy", "nothing can be heard")), "too noisy"),
         (Failing(value=np.array([1.0, np.nan], np.float32)), "not finite"),
+        (Failing(value=np.zeros(191, np.float32)), "extractor error"),
     ],
 )
 def test_a_failing_library_costs_only_its_own_constituent(make_mp4, tmp_path, extractor, reason):
@@ -117,8 +120,35 @@ def test_a_failing_library_costs_only_its_own_constituent(make_mp4, tmp_path, ex
     outcome = worker.fill(clip, frozenset({"ecapa", "speech"}))
     assert rejections(outcome) == [("ecapa", reason)]
     assert set(outcome.values) == {"speech"}
-    if reason == "extractor error":
+    if isinstance(extractor.error, RuntimeError):
         assert outcome.rejected[0].message == "RuntimeError: something broke"
+
+
+def test_a_message_from_anywhere_is_one_line_that_a_table_can_hold(make_mp4, tmp_path):
+    worker = Worker([Failing(Reject("ecapa", "odd", "a \udcff name\nand " + "more " * 200))])
+    outcome = worker.fill(Clip("a/b/c/d", str(make_mp4(tmp_path / "a.mp4")), "train"), frozenset({"ecapa"}))
+    message = outcome.rejected[0].message
+    assert message.encode().startswith(b"a \\udcff name and more")
+    assert len(message) <= 300
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("CUDA error: unspecified launch failure")])
+def test_a_fault_of_the_machine_costs_no_clip_its_value(make_mp4, tmp_path, error):
+    worker = Worker([Failing(error)])
+    with pytest.raises(Unfit, match="ecapa"):
+        worker.fill(Clip("a/b/c/d", str(make_mp4(tmp_path / "a.mp4")), "train"), frozenset({"ecapa"}))
+
+
+def test_a_model_that_cannot_be_loaded_costs_its_own_constituents(make_mp4, tmp_path):
+    class Damaged(Failing):
+        def load(self, device):
+            raise ValueError("not a\ncheckpoint")
+
+    worker = Worker([Damaged(), *extractors_for(["speech"])])
+    assert worker.load() == {"ecapa": "its model cannot be loaded: ValueError: not a checkpoint"}
+    clip = Clip("a/b/c/d", str(make_mp4(tmp_path / "a.mp4")), "train")
+    outcome = worker.fill(clip, frozenset({"ecapa", "speech"}))
+    assert (set(outcome.values), outcome.rejected) == ({"speech"}, [])
 
 
 class Loudest(Network):

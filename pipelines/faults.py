@@ -1,0 +1,29 @@
+"""Faults of the machine, told from faults of a clip: they pass when the worker is replaced."""
+
+OUT_OF_MEMORY, DEVICE = "out of memory", "device error"
+
+_NO_ROOM = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "bad_alloc")
+_BROKEN = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "NVML")
+
+
+class Unfit(Exception):
+    """A worker whose memory or device fails: another does what it was at. reason: a class that is counted."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+    def __reduce__(self):
+        return type(self), (self.reason, self.message)
+
+
+def fault_of(error: BaseException) -> str | None:
+    """`OUT_OF_MEMORY`, `DEVICE` or None for any other error. By name and text: torch may not be loaded."""
+    text = str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _has(text, _NO_ROOM):
+        return OUT_OF_MEMORY
+    return DEVICE if type(error).__name__ == "AcceleratorError" or _has(text, _BROKEN) else None
+
+
+def _has(text: str, signs: tuple[str, ...]) -> bool:
+    return any(sign in text for sign in signs)
