@@ -93,18 +93,24 @@ class FaceFinder:
         """The speaker's face in the clip's frame, or in the first of a few others that shows one.
 
         The frame is number 10 for the test split, else a pseudo-random one fixed by the clip's id. Of several faces it
-        is the one that `which_face` says. Raises Reject(`face`).
+        is the one that `which_face` says. Frames that cannot be decoded are passed over. Raises Reject(`face`).
         """
-        tried = []
+        if not media.frame_count:
+            media.frame(0)
+        tried, damage = [], None
         for index in candidate_frames(clip, media.frame_count):
+            try:
+                frame = media.frame(index)
+            except Reject as reject:
+                damage = reject
+                continue
             tried.append(index)
-            frame = media.frame(index)
             tracked = tracked_box(clip, index, media.frame_count, frame)
             boxes = [box for box in self.detector.detect(frame, tracked) if _lies_in(box, frame)]
             if boxes:
                 return Face(index, which_face(boxes, tracked, self.recipe), frame)
-        if not tried:
-            media.frame(0)
+        if damage and not tried:
+            raise damage
         raise Reject("face", "no face", f"{self.detector.name} finds no face in frames {', '.join(map(str, tried))}")
 
 

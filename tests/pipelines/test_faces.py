@@ -64,6 +64,17 @@ def showing(picture: np.ndarray) -> Any:
     return SimpleNamespace(frame_count=1, frame=lambda index: picture)
 
 
+def damaged_film(picture: np.ndarray, broken: set[int]) -> Any:
+    """A clip's media of 50 frames that are all alike, or cannot be decoded."""
+
+    def frame(index: int) -> np.ndarray:
+        if index in broken:
+            raise Reject("face", "damaged", f"frame {index} cannot be decoded")
+        return picture
+
+    return SimpleNamespace(frame_count=50, frame=frame)
+
+
 def ramp(height: int = 240, width: int = 250) -> np.ndarray:
     """A frame whose red is x, whose green is y and whose blue is 255."""
     y, x = np.mgrid[:height, :width]
@@ -227,6 +238,23 @@ def test_a_clip_without_a_face_says_where_it_was_looked_for(make_mp4, tmp_path, 
         finder.find(clip, open_media(str(path)))
     assert (caught.value.what, caught.value.reason) == ("face", "no face")
     assert caught.value.message == "fastmtcnn finds no face in frames 10, 20, 30, 40, 0"
+
+
+def test_a_damaged_frame_does_not_end_the_search(finder, portrait, talking_head):
+    broken = set(list(candidate_frames(talking_head, 50))[:3])
+    face = finder.find(talking_head, damaged_film(portrait, broken))
+    assert face.frame_index == list(candidate_frames(talking_head, 50))[3]
+    with pytest.raises(Reject) as caught:
+        finder.find(talking_head, damaged_film(np.zeros_like(portrait), broken))
+    assert (caught.value.what, caught.value.reason) == ("face", "no face")
+    assert not any(f" {index}," in caught.value.message for index in broken)
+
+
+def test_a_film_of_damaged_frames_is_damaged(finder, portrait, talking_head):
+    *_, last = candidate_frames(talking_head, 50)
+    with pytest.raises(Reject, match=f"frame {last} cannot be decoded") as caught:
+        finder.find(talking_head, damaged_film(portrait, set(range(50))))
+    assert (caught.value.what, caught.value.reason) == ("face", "damaged")
 
 
 @pytest.mark.parametrize("size", [(8, 8), (19, 300), (40, 24)])
