@@ -6,6 +6,7 @@
 
 What cannot be had raises Reject: `media` (missing file, unreadable, empty file, too large, not media, truncated),
 `sound` (no sound, damaged, too short, silent) or `face` (no picture, damaged, too large, missing file, unreadable).
+Where the sound is a file of its own, what is wrong with one of the two files is its `face`'s or `sound`'s alone.
 """
 
 import hashlib
@@ -34,6 +35,8 @@ RATES = range(2_000, 768_001)
 """Hz of sound that is resampled."""
 
 _MISSING_SHARE = 0.05
+
+File = Film | Pictures
 
 RULES = 1
 """Raised by one when what is rejected, or what `media` holds, changes: clips that were rejected are tried again."""
@@ -68,10 +71,16 @@ def open_media(path: str, sound_path: str = "") -> "Media":
 
     path: a video, a sound file, a picture (JPEG, PNG, WebP, BMP) or a local folder of such frames; what a file is, its
     content says. sound_path: the file whose sound it is, where that is another one.
-    Raises Reject(`media`, ...) if any of them is missing, unreadable, empty, too large, not media, or cut off.
+    Raises Reject(`media`, ...) if it is missing, unreadable, empty, too large, not media, or cut off; of two files, if
+    both are. Where one of them is, its part raises that when it is asked for.
     """
-    shown = folder_of_frames(path) if is_folder(path) else _open_file(path)
-    return Media(shown, _open_file(sound_path) if sound_path and sound_path != path else None)
+    if not sound_path or sound_path == path:
+        whole = _open(path)
+        return Media(whole, whole)
+    shown, heard = _open_or_reject(path, "face"), _open_or_reject(sound_path, "sound")
+    if isinstance(shown, Reject) and isinstance(heard, Reject):
+        raise Reject("media", shown.reason, f"{shown.message}; {heard.message}")
+    return Media(shown, heard)
 
 
 def fit_sound(sound: np.ndarray) -> np.ndarray:
@@ -80,23 +89,26 @@ def fit_sound(sound: np.ndarray) -> np.ndarray:
 
 
 class Media:
-    """A clip's files in memory: what is shown, and what is heard where that is another file.
+    """A clip's files in memory: what is shown and what is heard, the same file or two, or why one was not opened.
 
     sha256: of the file's bytes, of a folder's as `folder_of_frames` says; of two files, of the lines
-    `<sha256>  picture` and `<sha256>  sound`. duration: seconds of the longest track; fps, width, height: of the
-    picture as stored, None where there is none (fps also for pictures); frame_count: frames that can be asked for.
+    `<sha256>  picture` and `<sha256>  sound` of those that could be opened. duration: seconds of the longest track;
+    fps, width, height: of the picture as stored, None where there is none (fps also for pictures); frame_count: frames
+    that can be asked for.
     """
 
-    def __init__(self, shown: Film | Pictures, heard: Film | Pictures | None = None):
-        self._shown, self._sound = shown, (heard or shown).sound
-        self.sha256 = _sha256_of_two(shown.sha256, heard.sha256) if heard else shown.sha256
-        self.duration = max(shown.seconds, heard.seconds) if heard else shown.seconds
-        self.fps, self.width, self.height = shown.fps, shown.width, shown.height
-        self.frame_count = shown.frame_count
+    def __init__(self, shown: File | Reject, heard: File | Reject):
+        self._shown, self._heard = shown, heard
+        files = {role: each for role, each in (("picture", shown), ("sound", heard)) if not isinstance(each, Reject)}
+        self.sha256 = files["sound"].sha256 if shown is heard else _sha256_of_two(files)
+        self.duration = max(file.seconds for file in files.values())
+        picture = files.get("picture")
+        self.fps, self.width, self.height = (picture.fps, picture.width, picture.height) if picture else (None,) * 3
+        self.frame_count = picture.frame_count if picture else 0
 
     def sound(self) -> np.ndarray:
         """(384000,) float32 in -1..1: the first 24 s at 16 kHz mono, shorter sound repeated from its start."""
-        track = self._sound
+        track = _opened(self._heard).sound
         if track is None or not track.packets:
             raise Reject("sound", "no sound", "the file has no sound track")
         sound = _decode_sound(track, SOUND_SAMPLES)
@@ -114,20 +126,37 @@ class Media:
 
     def frame(self, index: int) -> np.ndarray:
         """Frame `index` in order of display, (height, width, 3) uint8 RGB, turned upright; the same bits every time."""
+        shown = _opened(self._shown)
         if not self.frame_count:
             raise Reject("face", "no picture", "the file has no picture track")
         if not 0 <= index < self.frame_count:
             raise IndexError(f"frame {index} of {self.frame_count}")
-        return self._shown.frame(index)
+        return shown.frame(index)
 
 
-def _open_file(path: str) -> Film | Pictures:
+def _open(path: str) -> File:
+    if is_folder(path):
+        return folder_of_frames(path)
     data = read_file(path)
     return one_picture(data) if is_picture(data) else Film(data)
 
 
-def _sha256_of_two(picture: str, sound: str) -> str:
-    return hashlib.sha256(f"{picture}  picture\n{sound}  sound\n".encode()).hexdigest()
+def _open_or_reject(path: str, what: str) -> File | Reject:
+    """The file, or why there is none, as a Reject of `what`."""
+    try:
+        return _open(path)
+    except Reject as reject:
+        return Reject(what, reject.reason, reject.message)
+
+
+def _opened(file: File | Reject) -> File:
+    if isinstance(file, Reject):
+        raise file
+    return file
+
+
+def _sha256_of_two(files: dict[str, File]) -> str:
+    return hashlib.sha256("".join(f"{file.sha256}  {role}\n" for role, file in files.items()).encode()).hexdigest()
 
 
 def _decode_sound(track: Track, samples: int) -> np.ndarray:

@@ -140,7 +140,32 @@ def test_a_sample_hears_the_clip_s_sound_file(parts, talking_head, finder):
 
 def test_a_missing_sound_file_is_named(parts):
     with pytest.raises(Reject, match=r"gone\.wav: there is no such file"):
-        open_media(str(parts[0]), "gone.wav")
+        open_media(str(parts[0]), "gone.wav").sound()
+
+
+def test_a_damaged_picture_does_not_cost_the_sound(parts, talking_head, finder, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff" + bytes(500))
+    soundfile.write(tmp_path / "a.wav", TONE, 48_000)
+    sample = sample_of(finder, tmp_path / "a.jpg", str(tmp_path / "a.wav"))
+    assert [(reject.what, reject.reason) for reject in rejects(sample)] == [("face", "not media")]
+    np.testing.assert_array_equal(sample.sound, open_media(str(tmp_path / "a.wav")).sound())
+    assert (sample.media.duration, sample.media.fps, sample.media.width) == (2, None, None)
+
+
+def test_a_damaged_sound_does_not_cost_the_picture(parts, finder, tmp_path):
+    (tmp_path / "a.m4a").write_bytes(b"not a sound" * 500)
+    sample = sample_of(finder, parts[0], str(tmp_path / "a.m4a"))
+    assert [(reject.what, reject.reason) for reject in rejects(sample)] == [("sound", "not media")]
+    assert sample.face.box.probability > 0.9
+    assert (sample.media.fps, len(sample.media.sha256)) == (25, 64)
+
+
+def test_two_damaged_files_are_no_clip(finder, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"not a film" * 500)
+    sample = sample_of(finder, tmp_path / "a.mp4", str(tmp_path / "gone.m4a"))
+    assert [(reject.what, reject.reason) for reject in rejects(sample)] == [("media", "not media")]
+    with pytest.raises(Reject, match=r"gone\.m4a: there is no such file"):
+        _ = sample.media
 
 
 TONE = (10_000 * np.sin(2 * np.pi * 440 * np.arange(96_000) / 48_000)).astype(np.int16)
