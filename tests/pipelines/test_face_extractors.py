@@ -20,7 +20,7 @@ from featurestore.errors import VoxportraitError
 from featurestore.face_parts import part_masks
 from pipelines import weights
 from pipelines.deepface_home import client_class, deepface_home
-from pipelines.detectors import Box, FastMtcnn, RetinaFace, resolve_detector
+from pipelines.detectors import OPENCV, Box, FastMtcnn, RetinaFace, resolve_detector
 from pipelines.extractors import AVAILABLE, extractors_for
 from pipelines.extractors.deepface import NEAR, RECOGNITION_MODELS, Attribute, FaceEmbedding
 from pipelines.extractors.dlib import FaceEmbedding as DlibEmbedding
@@ -128,37 +128,33 @@ def test_networks_run_in_full_precision_and_the_same_way_each_time(models, faces
         cudnn = torch.backends.cudnn
         seen.add((torch.is_inference_mode_enabled(), cudnn.deterministic, cudnn.allow_tf32))
 
-    detectors, networks = (
-        [FastMtcnn(), RetinaFace()],
-        [Attribute("gender", FASTMTCNN), FaceEmbedding("deepid", FASTMTCNN)],
-    )
-    for each in (*detectors, *networks):
-        each.load("cpu")
-    for each in (
-        *(partial(d.detect, np.zeros((24, 48, 3), np.uint8), None) for d in detectors),
-        *(partial(n.extract, shown(faces[0])) for n in networks),
-    ):
+    detectors = FastMtcnn(), RetinaFace()
+    networks = Attribute("gender", FASTMTCNN), FaceEmbedding("deepid", FASTMTCNN)
+    calls: list[Any] = [partial(detector.detect, np.zeros((24, 24, 3), np.uint8), None) for detector in detectors]
+    calls += [partial(network.extract, shown(faces[0])) for network in networks]
+    loads: list[Any] = [each.load for each in (*detectors, *networks)]
+    for load, call in zip(loads, calls, strict=True):
+        load("cpu")
         seen.clear()
         with torch.nn.modules.module.register_module_forward_pre_hook(note):
-            each()
+            call()
         assert seen == {(True, True, False)}
 
 
 def test_makers_name_every_library_that_changes_values(models):
-    """Of the decoder's and OpenCV's version, and of how near an age is."""
-    for attributes in ("corpus", "deepface"):
-        for extractor in extractors_for(AVAILABLE, Recipe("retinaface", attributes=attributes)):
-            for maker in extractor.makers().values():
-                text = json.dumps(asdict(maker))
-                assert (f"av {version('av')}" in text) == (extractor.needs != "corpus")
-                shown_to_opencv = extractor.needs == "face"
-                assert (
-                    f"opencv-contrib-python-headless {version('opencv-contrib-python-headless')}" in text
-                ) == shown_to_opencv
-                assert (maker.parameters.get("near") == NEAR) == (maker.model == "DeepFace Age")
-    for make in (Attribute("age", Recipe("track")), FaceParts(Recipe("track"))):
-        (maker,) = make.makers().values()
-        assert "opencv" in maker.library
+    """The decoder's and OpenCV's versions, and how near an age is."""
+    decoder, opencv = f"av {version('av')}", f"{OPENCV} {version(OPENCV)}"
+    made = [
+        (extractor, maker)
+        for recipe in (Recipe("track"), Recipe("track", attributes="deepface"))
+        for extractor in extractors_for(AVAILABLE, recipe)
+        for maker in extractor.makers().values()
+    ]
+    for extractor, maker in made:
+        assert (decoder in json.dumps(asdict(maker))) == (extractor.needs != "corpus")
+        assert (opencv in maker.library) == isinstance(extractor, Attribute | FaceEmbedding | FaceParts)
+        assert (maker.parameters.get("near") == NEAR) == (maker.model == "DeepFace Age")
+    assert opencv in RetinaFace().maker()["library"]
 
 
 @pytest.mark.parametrize(("attribute", "classes"), [("gender", 2), ("ethnicity", 6)])
