@@ -17,15 +17,27 @@ class Odd:
     name: str
 
 
+def unreadable(folder: str | Path) -> Odd:
+    return Odd("folder that cannot be read", str(folder))
+
+
 def entries(folder: str | Path) -> list[os.DirEntry[str]]:
     """What is in the folder, sorted by name; nothing if it is no folder. Raises UsageError if it cannot be read."""
-    if not os.path.isdir(folder):
-        return []
     try:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
         raise UsageError(f"{folder} cannot be read: {error.strerror}.") from error
+
+
+def listed(folder: str | Path) -> list[os.DirEntry[str]] | Odd:
+    """`entries` of one folder among many: an Odd if it cannot be read."""
+    try:
+        return entries(folder)
+    except UsageError:
+        return unreadable(folder)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -49,13 +61,20 @@ def oddity(name: str) -> str:
 
 
 def walk(folder: str | Path, above: frozenset[str] = frozenset()) -> Iterator[list[os.DirEntry[str]] | Odd]:
-    """The files of each folder from `folder` down, following links; what is odd by its name is not gone into."""
+    """The files of each folder from `folder` down, following links; what is odd by its name is not gone into.
+
+    Raises UsageError if `folder` itself cannot be read; a folder below it that cannot be is odd.
+    """
     here = os.path.realpath(folder)
     if here in above:
         yield Odd("link to a folder that it lies in", str(folder))
         return
+    found = listed(folder) if above else entries(folder)
+    if isinstance(found, Odd):
+        yield found
+        return
     files, folders = [], []
-    for entry in entries(folder):
+    for entry in found:
         if what := oddity(entry.name):
             yield Odd(what, entry.path)
         elif is_folder(entry):

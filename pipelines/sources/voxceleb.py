@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.errors import UsageError
-from pipelines.sources.entries import Odd, entries, is_folder, oddity
+from pipelines.sources.entries import Odd, entries, is_folder, listed, oddity
 from pipelines.sources.speakers import Speaker
 
 FRAMES_PER_SECOND = 25
@@ -47,11 +47,19 @@ def utterances(trees: Trees, suffix: str) -> Iterator[Utterance | Odd]:
             if not (is_folder(speaker) and _SPEAKER.fullmatch(speaker.name)):
                 yield _odd(speaker, "not a speaker's folder (id and five digits)")
                 continue
-            for video in entries(speaker.path):
+            videos = listed(speaker.path)
+            if isinstance(videos, Odd):
+                yield videos
+                continue
+            for video in videos:
                 if oddity(video.name) or not is_folder(video):
                     yield _odd(video, "not a video's folder")
                     continue
-                for file in entries(video.path):
+                files = listed(video.path)
+                if isinstance(files, Odd):
+                    yield files
+                    continue
+                for file in files:
                     if is_folder(file) or not file_name.fullmatch(file.name):
                         yield _odd(file, f"not an utterance (five digits and {suffix})")
                         continue

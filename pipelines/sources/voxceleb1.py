@@ -20,7 +20,7 @@ from pathlib import Path
 
 from featurestore.clip import SPLITS, Clip
 from pipelines.sources import voxceleb
-from pipelines.sources.entries import Odd, entries
+from pipelines.sources.entries import Odd, entries, unreadable
 from pipelines.sources.speakers import Speaker, read_speakers
 from pipelines.sources.splits import split_of
 from pipelines.sources.voxceleb import Utterance, beside, read_track
@@ -71,7 +71,10 @@ def _scan(root: Path, speakers: dict[str, Speaker], splits: Collection[str]) -> 
         if split not in splits:
             continue
         pictures = _pictures(root / FACES, found, speaker.name)
-        if not pictures:
+        if isinstance(pictures, Odd):
+            yield pictures
+            pictures = ""
+        elif not pictures:
             yield Odd("clip without face frames", found.path)
         yield Clip(
             clip_id=f"{DATASET}/{found.speaker}/{found.video}/{found.number}",
@@ -89,19 +92,23 @@ def _released_set(speaker: str) -> str:
     return "test" if first <= speaker <= last else "dev"
 
 
-def _pictures(faces: Path, utterance: Utterance, name: str) -> str:
-    """The folder with the utterance's pictures, or with its video's; "" if there is neither."""
+def _pictures(faces: Path, utterance: Utterance, name: str) -> str | Odd:
+    """The folder with the utterance's pictures, or with its video's; "" if there is neither, Odd if it is closed."""
     names = dict.fromkeys((utterance.speaker, name, name.rstrip(".")))
     for speaker in (faces / each for each in names if each and os.sep not in each):
         for video in (speaker / "1.6" / utterance.video, speaker / utterance.video):
             for folder in (video / utterance.number, video):
-                if _has_pictures(folder):
-                    return os.path.abspath(folder)
+                try:
+                    if _has_pictures(folder):
+                        return os.path.abspath(folder)
+                except OSError:
+                    return unreadable(folder)
     return ""
 
 
 def _has_pictures(folder: Path) -> bool:
-    if not folder.is_dir():
+    try:
+        with os.scandir(folder) as found:
+            return any(entry.name.lower().endswith(".jpg") and not entry.name.startswith(".") for entry in found)
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    with os.scandir(folder) as found:
-        return any(entry.name.lower().endswith(".jpg") and not entry.name.startswith(".") for entry in found)

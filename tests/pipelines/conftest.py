@@ -1,5 +1,7 @@
 """Small real mp4 files: H.264 noise and a tone in AAC, or what is asked for."""
 
+import os
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -59,3 +61,20 @@ def talking_head(corpus) -> Clip:
     from pipelines.sources import read
 
     return next(read("voxceleb2", corpus))
+
+
+@pytest.fixture
+def closed(monkeypatch) -> Callable[[Path], None]:
+    """closed(folder): from now on it cannot be listed, as for lack of permission."""
+
+    def close(folder: Path) -> None:
+        scandir = os.scandir
+
+        def listing(path):
+            if Path(path) == folder:
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", listing)
+
+    return close

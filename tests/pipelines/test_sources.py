@@ -140,6 +140,14 @@ def test_hours_are_those_of_the_tracks(vox2):
     assert inspect("voxceleb2", vox2)["hours"] is None
 
 
+def test_folders_that_cannot_be_read_are_odd_and_the_others_are_read(vox2, closed):
+    closed(vox2 / "dev/mp4/id00013")
+    closed(vox2 / "test/mp4/id00017/xyz")
+    assert {clip.speaker_id for clip in read("voxceleb2", vox2)} == {"id00012"}
+    odd = inspect("voxceleb2", vox2)["odd"]["folder that cannot be read"]
+    assert odd == {"count": 2, "examples": ["dev/mp4/id00013", "test/mp4/id00017/xyz"]}
+
+
 def test_what_a_mac_leaves_behind_is_odd_and_no_clip(vox2):
     for name in (".DS_Store", "id00012/.DS_Store", "id00012/_raOc3-IRsw/._00001.mp4"):
         (vox2 / "dev" / "mp4" / name).write_text("")

@@ -68,6 +68,15 @@ def test_a_folder_without_pictures_is_none(vox1):
     assert next(read("voxceleb1", vox1)).path.endswith("00001.wav")
 
 
+def test_frames_that_cannot_be_listed_are_odd_and_the_clip_is_its_sound(vox1, closed):
+    add(vox1 / "unzippedFaces/id10002/-def/0000025.jpg", "jpeg!")
+    closed(vox1 / "unzippedFaces/id10002/-def")
+    assert [clip.sound_path for clip in read("voxceleb1", vox1)] == [""] * 4
+    odd = inspect("voxceleb1", vox1)["odd"]
+    assert odd["folder that cannot be read"] == {"count": 1, "examples": ["unzippedFaces/id10002/-def"]}
+    assert odd["clip without face frames"]["count"] == 3
+
+
 def test_tracks_in_pixels_tell_the_length_and_no_place(vox1):
     add(vox1 / "txt/id10001/abc/00001.txt", TRACK)
     assert {clip.face_track for clip in read("voxceleb1", vox1)} == {()}
