@@ -8,10 +8,10 @@
 Files of one folder and one name without suffix belong together: a video with a sound takes its sound from there; a
 sound takes the first picture. What is left over is odd.
 
-The clip's id is folder/<speaker>/<video>/<name without suffix>. The video is clips.csv's, else the path from here
-without suffix (alice%2Ftalk); where clips.csv names the video, that path takes the name's place. A suffix is kept where
-two clips would have one name without it (talk.mp4, talk.mov). In names, % is written %25 and / %2F, so that no two
-clips have one id.
+The clip's id is folder/<speaker>/<video>/<name>. The name is the video's or the sound's (talk.mp4); the video is
+clips.csv's, else the path from here (alice%2Ftalk.mp4); where clips.csv names the video, that path takes the name's
+place. In names, % is written %25 and / %2F, so that no two clips have one id. No other file has a part in a clip's id,
+so that it stays when files are added.
 
 The split is clips.csv's for all clips of a speaker; the other speakers are put into train, val or test by their hash.
 """
@@ -20,7 +20,6 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,15 @@ class _Said:
 
 @dataclass(frozen=True)
 class _Recording:
-    """One clip's files, as paths from the root. place: its path without suffix, or with it where that is needed."""
+    """One clip's files, as paths from the root. sound: "" where `path` has it."""
 
     path: str
-    sound: str
-    place: str
+    sound: str = ""
+
+    @property
+    def place(self) -> str:
+        """The path that the clip's id has: the video's or the sound's."""
+        return self.sound if _kind(self.path) == "picture" else self.path
 
 
 def fits(root: Path) -> bool:
@@ -109,31 +112,21 @@ def _scan(root: Path, table: dict[str, _Said], splits: Collection[str]) -> Itera
 def _recordings(names: list[str]) -> Iterator[_Recording | Odd]:
     """The clips that the files of one folder make."""
     groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    media = set()
     for name in names:
         if kind := _kind(name):
             groups[os.path.splitext(name)[0]][kind].append(name)
-            media.add(name)
         else:
             yield Odd("file that is neither video, sound nor picture", name)
-    for stem, files in groups.items():
+    for files in groups.values():
         videos, sounds, pictures = files["video"], files["sound"], files["picture"]
-        clips = videos or sounds
-        alone = len(clips) == 1 and stem not in media
-        make = partial(_recording, stem if alone else "")
         if videos:
-            yield from (make(video, sounds[0] if sounds else "") for video in videos)
+            yield from (_Recording(video, sounds[0] if sounds else "") for video in videos)
             yield from (Odd("file beside a video of the same name", name) for name in (*sounds[1:], *pictures))
         elif sounds:
-            yield from (make(pictures[0], sound) if pictures else make(sound, "") for sound in sounds)
+            yield from (_Recording(pictures[0], sound) if pictures else _Recording(sound) for sound in sounds)
             yield from (Odd("second picture of a sound", name) for name in pictures[1:])
         else:
             yield from (Odd("picture without a sound", name) for name in pictures)
-
-
-def _recording(place: str, path: str, sound: str) -> _Recording:
-    is_picture = _kind(path) == "picture"
-    return _Recording(path, sound, place or (sound if is_picture else path))
 
 
 def _clip(root: Path, recording: _Recording, said: _Said, split_by_speaker: dict[str, str]) -> Clip:

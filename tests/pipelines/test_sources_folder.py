@@ -39,10 +39,10 @@ def table(root: Path, text: str) -> None:
 def test_the_first_folder_is_the_speaker(root):
     add(root, "alice/talk.mp4", "alice/monday/talk.MOV", "alice/monday/late/talk.webm", "bob.mkv")
     assert ids(root) == [
-        "bob/bob/bob",
-        "alice/alice%2Ftalk/talk",
-        "alice/alice%2Fmonday%2Ftalk/talk",
-        "alice/alice%2Fmonday%2Flate%2Ftalk/talk",
+        "bob/bob.mkv/bob.mkv",
+        "alice/alice%2Ftalk.mp4/talk.mp4",
+        "alice/alice%2Fmonday%2Ftalk.MOV/talk.MOV",
+        "alice/alice%2Fmonday%2Flate%2Ftalk.webm/talk.webm",
     ]
     assert {clip.split for clip in read("folder", root) if clip.speaker_id == "alice"} == {split_of("folder", "alice")}
     found = inspect("folder", root)
@@ -53,10 +53,10 @@ def test_files_of_one_name_belong_together(root):
     add(root, "a/pair.wav", "a/pair.jpg", "a/alone.flac", "a/film.mp4", "a/film.wav", "a/film.jpg", "a/face.png")
     add(root, "a/two.wav", "a/two.jpg", "a/two.png", "a/film.avi", "a/readme.txt")
     assert files(root) == {
-        "pair": ("pair.jpg", "pair.wav"),
-        "alone": ("alone.flac", ""),
-        "film": ("film.mp4", "film.wav"),
-        "two": ("two.jpg", "two.wav"),
+        "pair.wav": ("pair.jpg", "pair.wav"),
+        "alone.flac": ("alone.flac", ""),
+        "film.mp4": ("film.mp4", "film.wav"),
+        "two.wav": ("two.jpg", "two.wav"),
     }
     found = inspect("folder", root)
     assert (found["sounds"], found["bytes"]) == (3, 7 * 5)
@@ -85,7 +85,24 @@ def test_no_two_clips_have_one_id(root):
     found = ids(root)
     assert len(found) == len(set(found)) == 13
     assert {"a/a%2Fx.mp4/x.mp4", "a/a%2Fx.mov/x.mov", "a/a%2Fx.mp4.mkv/x.mp4.mkv"} <= set(found)
-    assert {"a/a.mp4/a.mp4", "a/a.mov/a.mov", "a/a%2Fb%2Fc/c", "a/a%2Fb%252Fc/b%252Fc"} <= set(found)
+    assert {"a/a.mp4/a.mp4", "a/a.mov/a.mov", "a/a%2Fb%2Fc.mp4/c.mp4", "a/a%2Fb%252Fc.mp4/b%252Fc.mp4"} <= set(found)
+
+
+def test_a_clip_keeps_its_id_whatever_is_added_beside_it(root):
+    add(root, "a/talk.mp4", "a/say.wav")
+    before = ids(root)
+    add(root, "a/talk.mov", "a/talk.wav", "a/talk", "a/say.flac", "a/say.jpg", "a/say.txt", "talk.mp4")
+    assert set(before) < set(ids(root))
+
+
+def test_a_folder_that_cannot_be_read_is_odd_and_the_others_are_read(root, closed):
+    add(root, "a/x.mp4", "b/x.mp4", "c/x.mp4")
+    closed(root / "b")
+    assert [clip.split("/")[0] for clip in ids(root)] == ["a", "c"]
+    assert inspect("folder", root)["odd"] == {"folder that cannot be read": {"count": 1, "examples": ["b"]}}
+    closed(root)
+    with pytest.raises(UsageError, match="cannot be read: Permission denied"):
+        ids(root)
 
 
 def test_names_with_blanks_quotes_and_other_letters_are_kept(root):
@@ -107,7 +124,7 @@ def test_links_are_followed_and_circles_are_not(root, tmp_path_factory):
     (root / "b").symlink_to(elsewhere)
     (root / "a" / "up").symlink_to(root)
     (root / "a" / "self").symlink_to("self")
-    assert ids(root) == ["a/a%2Fx/x", "b/b%2Ftalk/talk"]
+    assert ids(root) == ["a/a%2Fx.mp4/x.mp4", "b/b%2Ftalk.mp4/talk.mp4"]
     odd = inspect("folder", root)["odd"]
     assert odd["link to a folder that it lies in"]["examples"] == ["a/up"]
 
@@ -123,7 +140,12 @@ def test_a_table_says_who_when_and_where(root):
         "gone.mp4, , , , , , , , , , \n",
     )
     clips = {clip.clip_id.removeprefix("folder/"): clip for clip in read("folder", root)}
-    assert list(clips) == ["zoë/show/a%2F1", "a/a%2F2/2", "zoë/show/b%2F1", "c/c%2F1/1"]
+    assert list(clips) == [
+        "zoë/show/a%2F1.mp4",
+        "a/a%2F2.mp4/2.mp4",
+        "zoë/show/b%2F1.mp4",
+        "c/c%2F1.wav/1.wav",
+    ]
     first, _, third, fourth = clips.values()
     assert first.face_track == ((0, 0.25, 0.5, 0.0, 0.0),)
     assert (first.corpus_age, first.corpus_gender, first.corpus_ethnicity) == (41, "woman", "asian")
