@@ -134,7 +134,11 @@ class RetinaFace:
 
 
 class Track:
-    """The corpus's own boxes, taken as they are: right where they are fractions of the very frames in the clip."""
+    """The corpus's own boxes, taken as they are: right where they are fractions of the very frames in the clip.
+
+    So it is in the synthetic corpus and in videos that nobody cropped. The official VoxCeleb2 is cropped around the
+    face, while its boxes are fractions of the original videos: there they show another place.
+    """
 
     name = "track"
     models: tuple[str, ...] = ()
@@ -159,8 +163,8 @@ def resolve_detector(name: str) -> str:
 
     Raises UsageError for a name that is not known.
     """
-    if name != "auto":
-        return choose("detector", name, DETECTORS)
+    if choose("detector", name, ("auto", *DETECTORS)) != "auto":
+        return name
     return "retinaface" if not weights.missing("retinaface") and weights.is_trained("retinaface") else "fastmtcnn"
 
 

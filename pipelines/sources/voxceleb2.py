@@ -3,6 +3,7 @@
     dev/mp4/id00012/_raOc3-IRsw/00001.mp4     one utterance
     dev/aac/id00012/_raOc3-IRsw/00001.m4a     its sound: used wherever it is there, else the sound in the mp4
     dev/txt/id00012/_raOc3-IRsw/00001.txt     its face track; frames and boxes are those of the original video
+                                              (the official mp4 is a crop of it: its boxes do not lie on the faces)
     test/mp4/..., test/aac/..., test/txt/...
     vox2_meta.csv                             speaker, VGGFace2 id, gender, set
     vox2_attributes.csv                       optional: speaker_id, age, gender, ethnicity, licence, consent
