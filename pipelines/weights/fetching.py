@@ -10,7 +10,7 @@ from featurestore.errors import VoxportraitError
 from pipelines.weights import packages, sums
 from pipelines.weights.places import by_hand, folder, lacking, model_named
 from pipelines.weights.states import states
-from pipelines.weights.table import Model
+from pipelines.weights.table import Model, ModelFile
 
 Progress = Callable[[int, int, str], None]
 
@@ -19,9 +19,20 @@ def ensure(name: str) -> Path:
     """The folder of model `name`, all files there and checked; takes what a package carries, reaches for no hub.
 
     Raises VoxportraitError, one line that says what to do, if a file is missing or is not the one it should be (it is
-    left as it is).
+    left as it is), or if the folder cannot be read or written.
     """
     model = model_named(name)
+    try:
+        return _ensured(model)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise VoxportraitError(
+            f"model {name}: {folder(name)} cannot be used ({reason}). Mend or remove it, or set VOXPORTRAIT_MODELS."
+        ) from error
+
+
+def _ensured(model: Model) -> Path:
+    name = model.name
     found = {file: state for file, (state, _) in states(model).items()}
     damaged = [file for file, state in found.items() if state == "damaged"]
     if damaged:
@@ -106,20 +117,22 @@ def _from_official(model: Model, wanted: list[str], told: Callable[[str], None])
     for file in model.files:
         if file.name not in wanted:
             continue
-        known = sums.recorded(place)
 
         def came(done: int, total: int, label: str = f"{model.name}/{file.name}") -> None:
             told(f"{label} {done / 1e6:.0f}{f' of {total / 1e6:.0f}' if total else ''} MB")
 
         token = os.environ.get(model.token, "")
-        expected = file.sha256 or known.get(file.name, "")
+        expected = file.sha256 or sums.recorded(place).get(file.name, "")
         try:
-            found = official.download(file.url, place / file.name, expected, token, came)
+            official.download(file.url, place / file.name, expected, token, came, partial(_record, place, file))
         except official.Refused as error:
             raise VoxportraitError(f"{error}: {_admission(model)}") from error
-        if not file.sha256:
-            sums.record(place, known | {file.name: found})
     (place / sums.UNTRAINED).unlink(missing_ok=True)
+
+
+def _record(place: Path, file: ModelFile, sha256: str) -> None:
+    if not file.sha256:
+        sums.record(place, sums.recorded(place) | {file.name: sha256})
 
 
 def _admission(model: Model) -> str:

@@ -35,11 +35,19 @@ class Bearer(AuthBase):
         return request
 
 
-def download(url: str, target: Path, sha256: str = "", token: str = "", progress: Bytes | None = None) -> str:
+def download(
+    url: str,
+    target: Path,
+    sha256: str = "",
+    token: str = "",
+    progress: Bytes | None = None,
+    checked: Callable[[str], None] = lambda sha256: None,
+) -> str:
     """Bring `url` to `target`; returns the sha256. Only a whole file, with the given sha256 if any, gets that name.
 
     What an interrupted download brought stays in `<target>.part` and is continued, in this call as long as something
-    comes, else in the next one. A `.bz2` address is unpacked. progress(bytes done, bytes in all, 0 if not known).
+    comes, else in the next one. A `.bz2` address is unpacked. progress(bytes done, bytes in all, 0 if not known);
+    checked(sha256) comes just before the file gets its name.
     Raises VoxportraitError with the reason in a few words.
     """
     part = target.with_name(f"{target.name}.part")
@@ -51,6 +59,7 @@ def download(url: str, target: Path, sha256: str = "", token: str = "", progress
             whole = _unpacked(part, url) if url.endswith(".bz2") else part
             found = sha256_now(whole)
             if sha256 in ("", found):
+                checked(found)
                 os.replace(whole, target)
             for rest in (part, whole, _validator(part)):
                 rest.unlink(missing_ok=True)
@@ -127,7 +136,10 @@ def _unpacked(part: Path, url: str) -> Path:
     try:
         with bz2.open(part) as packed, whole.open("wb") as file:
             shutil.copyfileobj(packed, file, BLOCK)
-    except EOFError as error:
+    except (EOFError, OSError) as error:
+        if getattr(error, "errno", None):
+            raise
+        whole.unlink()
         raise VoxportraitError(f"{url} gives no whole bz2 file") from error
     return whole
 

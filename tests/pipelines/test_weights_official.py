@@ -4,6 +4,7 @@ import bz2
 import errno
 import fcntl
 import hashlib
+import os
 import random
 
 import pytest
@@ -90,6 +91,16 @@ def test_a_bz2_address_is_unpacked_and_checked_as_unpacked(hub, tmp_path):
     assert official.download(f"{hub.url}/a.dat.bz2", tmp_path / "a.dat", SHA256) == SHA256
     assert (tmp_path / "a.dat").read_bytes() == CONTENT
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("packed", [b"no bz2 at all", bz2.compress(CONTENT)[:1_000_000], b"BZh9" + bytes(5_000)])
+def test_a_broken_bz2_is_said_so(hub, tmp_path, packed):
+    hub.files["/a.dat.bz2"] = packed
+    with pytest.raises(VoxportraitError, match=r"a\.dat\.bz2 gives no whole bz2 file"):
+        official.download(f"{hub.url}/a.dat.bz2", tmp_path / "a.dat")
+    assert not list(tmp_path.glob("*.unpacked"))
+    hub.files["/a.dat.bz2"] = bz2.compress(CONTENT)
+    assert official.download(f"{hub.url}/a.dat.bz2", tmp_path / "a.dat") == SHA256
 
 
 def test_a_web_page_instead_of_a_file_is_refused(hub, tmp_path):
@@ -180,6 +191,48 @@ def test_the_first_fetch_records_and_verify_holds_files_to_it(toy):
         weights.ensure("toy")
     assert weights.fetch(["toy"]) == ["toy"]
     assert weights.digest("toy") == identity
+
+
+def test_a_file_is_recorded_before_it_has_its_name(toy):
+    """So that no kill in between leaves a file that nobody holds to anything."""
+
+    def killed(source, target):
+        if str(target).endswith("a.pth"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    replace = os.replace
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            weights.fetch(["toy"])
+    place = weights.folder("toy")
+    assert not (place / "a.pth").exists()
+    assert (place / "SHA256SUMS").read_text() == f"{SHA256}  a.pth\n"
+    assert weights.fetch(["toy"]) == ["toy"]
+    assert _states("toy") == {"a.pth": "good", "b.yaml": "good"}
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(toy, monkeypatch):
+    weights.fetch(["toy"])
+    place = weights.folder("toy")
+    (place / "SHA256SUMS").write_bytes(b"\xff\xfe  a.pth\n")
+    line = weights.missing("toy") or ""
+    assert line.startswith(f"model toy: {place} cannot be used ('utf-8' codec")
+    assert "\n" not in line
+    (place / "SHA256SUMS").unlink()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pipelines.weights.places.Path.is_file", refuse)
+    assert "Permission denied" in (weights.missing("toy") or "")
+
+
+def test_a_models_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("VOXPORTRAIT_MODELS", str(tmp_path / "file"))
+    assert "cannot be used" in (weights.missing("ecapa") or "")
 
 
 def test_files_put_by_hand_are_good_only_if_somebody_pinned_them(toy):
