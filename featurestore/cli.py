@@ -1,12 +1,16 @@
 """`voxportrait store ...`: questions to a store."""
 
+from base64 import b64encode
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from featurestore.console import Json, Store, print_json, print_table, say
+
+if TYPE_CHECKING:
+    import pyarrow
 
 app = typer.Typer(no_args_is_help=True, help="Ask a store questions.")
 
@@ -63,7 +67,7 @@ def coverage(store: Store, as_json: Json = False) -> None:
         )
         for name, counts in found["constituents"].items()
     ]
-    print_table(("constituent", "", "filled", "missing", "quarantined", "untrained", "what it is"), rows)
+    print_table(("constituent", "share", "filled", "missing", "quarantined", "untrained", "what it is"), rows)
     print_table(("system", "clips with all it needs"), found["systems"].items())
 
 
@@ -76,7 +80,8 @@ def sql(
 ) -> None:
     """Ask clips, makers, jobs and quarantine in SQL (DuckDB, read-only).
 
-    Values of vectors and blocks are read where the query names them; `*` leaves them out.
+    Values of vectors and blocks are read where the query names them; `*` leaves them out. In csv and JSON pictures and
+    blocks are base64, in parquet bytes.
     """
     import featurestore
     from featurestore.errors import UsageError
@@ -94,7 +99,7 @@ def sql(
     if output_format is Format.table and out is None:
         print_table(answer.column_names, ([_cell(v) for v in row.values()] for row in answer.to_pylist()))
         return
-    frame = answer.to_pandas()
+    frame = _printable(answer).to_pandas()
     text = frame.to_csv(index=False) if output_format is not Format.json else frame.to_json(orient="records") + "\n"
     if out:
         out.write_text(text)
@@ -103,7 +108,20 @@ def sql(
         typer.echo(text, nl=False)
 
 
+def _printable(answer: "pyarrow.Table") -> "pyarrow.Table":
+    """The answer with bytes (pictures, blocks) as base64 text, which csv and JSON can hold."""
+    import pyarrow
+
+    for i, field in enumerate(answer.schema):
+        if pyarrow.types.is_binary(field.type) or pyarrow.types.is_fixed_size_binary(field.type):
+            text = [None if value is None else b64encode(value).decode() for value in answer[i].to_pylist()]
+            answer = answer.set_column(i, field.name, pyarrow.array(text, pyarrow.string()))
+    return answer
+
+
 def _cell(value: object) -> object:
+    if isinstance(value, bytes):
+        return f"<{len(value):,} bytes>"
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if value is None or type(value) is int else str(value)
@@ -117,6 +135,9 @@ def quarantine(store: Store, as_json: Json = False) -> None:
     rows = featurestore.open(store).table("quarantine").to_table().sort_by("clip_id").to_pylist()
     if as_json:
         print_json(rows)
+        return
+    if not rows:
+        say("nothing is in quarantine")
         return
     columns = ("clip_id", "constituent", "reason", "message", "attempts")
     print_table(columns, ([row[c] for c in columns] for row in rows))

@@ -50,7 +50,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
 def bar(what: str, unit: str = "") -> Iterator[Any]:
     """A progress bar on standard error; gives `update(done, total, note="")`, which may be called from a loop.
 
-    Where standard error is not a terminal, a plain line every ten seconds.
+    Where standard error is not a terminal, a plain line at most every ten seconds, and where it ended.
     """
     import time
 
@@ -78,12 +78,15 @@ def bar(what: str, unit: str = "") -> Iterator[Any]:
             yield draw
         return
 
-    last = time.monotonic()
+    last, seen, said = time.monotonic(), "", ""
 
     def line(done: int, total: int | None, note: str = "") -> None:
-        nonlocal last
-        if time.monotonic() - last >= 10:
-            last = time.monotonic()
-            say(f"{what}: {done}{'' if total is None else f'/{total}'} {note}".rstrip())
+        nonlocal last, seen, said
+        seen = f"{what}: {done}{'' if total is None else f'/{total}'} {note}".rstrip()
+        if time.monotonic() - last >= 10 and seen != said:
+            last, said = time.monotonic(), seen
+            say(seen)
 
     yield line
+    if said and seen != said:
+        say(seen)

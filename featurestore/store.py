@@ -7,10 +7,13 @@ Filling is in `filling`, questions are in `queries`, reading for training in `lo
 """
 
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lance
@@ -54,8 +57,14 @@ class Store:
             raise UsageError(
                 f"there is no store at {uri}. Make one with: voxportrait extract SOURCE ROOT --store {uri}"
             ) from error
-        if metadata.get(b"voxportrait.format") != FORMAT:
-            raise UsageError(f"{uri} holds a table `clips` that this version of voxportrait did not make")
+        made_by = metadata.get(b"voxportrait.format")
+        if made_by is None:
+            raise UsageError(f"{uri} holds a table `clips` that voxportrait did not make")
+        if made_by != FORMAT:
+            raise UsageError(
+                f"{uri} has layout {made_by.decode()} of a store, and this version of voxportrait reads layout "
+                f"{FORMAT.decode()}. Extract into a new store."
+            )
         return store
 
     @classmethod
@@ -67,6 +76,7 @@ class Store:
         except UsageError:
             if store.exists():
                 raise
+        _check_place(store.uri)
         with lance_errors(f"making a store at {uri}"):
             for name, schema in reversed(TABLES.items()):  # `clips` last: a store is one when it is there
                 if not store.exists(name):
@@ -199,5 +209,19 @@ def lance_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        first = str(error).strip().splitlines()[0][:300]
+        first = re.sub(r",? ?/\S+\.rs:\d+:\d+", "", str(error).strip().splitlines()[0])[:300]
         raise VoxportraitError(f"{doing} failed: {first}. Nothing is lost; run the command again to go on.") from error
+
+
+def _check_place(uri: str) -> None:
+    """A UsageError if a local path cannot be a store's folder: a file, a folder of other things, not to be written."""
+    path = Path(uri)
+    if "://" in uri:
+        return
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{uri} is a file; a store is a folder")
+    if path.is_dir() and any(path.iterdir()) and not any(path.glob("*.lance")):
+        raise UsageError(f"{uri} holds other things; a store is a folder of its own, such as {path / 'store'}")
+    parent = next((folder for folder in (path, *path.absolute().parents) if folder.is_dir()), None)
+    if parent is None or not os.access(parent, os.W_OK):
+        raise UsageError(f"{uri} cannot be made: {parent or path} is not writable")

@@ -62,7 +62,7 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Nothing hung, and nothing was raised but rejects; a crash is the job's to survive."""
+        """Nothing hung, and nothing was raised but rejects; a crash is printed, and the job's to survive."""
         return not (self.unaccounted or self.ends["hung"] or self.ends["failed"])
 
 
@@ -150,7 +150,7 @@ def _serve(connection: Connection) -> None:
     from pipelines.recipe import Recipe
 
     torch.set_num_threads(1)
-    finder = FaceFinder(Recipe())
+    finder = FaceFinder(Recipe(detector="fastmtcnn"))
     finder.load("cpu")
     at_start = _largest_mib()
     connection.send("ready")
@@ -195,7 +195,10 @@ def main(
     deadline: Annotated[float, typer.Option(min=1, help="Seconds for one copy.")] = DEADLINE,
     as_json: Json = False,
 ) -> None:
-    """Try damaged copies of an mp4; exit 1 if one hangs or raises what is no Reject."""
+    """Try damaged copies of an mp4; exit 1 if one hangs or raises what is no Reject.
+
+    A copy that crashes its process is counted and named, and no failure: a job survives it and quarantines the clip.
+    """
     with tempfile.TemporaryDirectory() as folder, bar("fuzz", "copies") as progress:
         report = fuzz(clip or _talking_head(Path(folder)), copies, seed, processes, deadline, progress)
     rows = [*report.ends.items(), ("unaccounted", report.unaccounted)]

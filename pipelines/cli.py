@@ -66,7 +66,18 @@ def inspect(source: Source, root: Root, as_json: Json = False) -> None:
     if as_json:
         print_json(found)
     else:
-        print_table(("", str(root)), ((name, _plain(value)) for name, value in found.items()))
+        print_table(("", str(root)), _lines(found))
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was found as (name, value) lines: one for each split, attribute and oddity."""
+    rows = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            rows += [(f"{name}: {part}", _plain(inner)) for part, inner in value.items()] or [(name, "none")]
+        else:
+            rows.append((name, _plain(value)))
+    return rows
 
 
 def _plain(value: Any) -> str:
@@ -74,7 +85,11 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{name}: {_plain(number)}" for name, number in value.items()) or "none"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
-    return f"{value:,}" if type(value) is int else "yes" if value is True else "no" if value is False else str(value)
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
 ModelNames = Annotated[list[str] | None, typer.Argument(help="Models; all by default.", show_default=False)]
@@ -95,7 +110,7 @@ def list_models(names: ModelNames = None, as_json: Json = False) -> None:
             print_table((row.pop("name"), ""), ((key, _plain(value)) for key, value in row.items()))
     else:
         print_table(
-            ("model", "", "what it is", "licence"),
+            ("model", "state", "what it is", "licence"),
             ((row["name"], _whereabouts(row), row["about"], row["licence"]) for row in rows),
         )
         say(f"their folder: {models_folder()} (VOXPORTRAIT_MODELS sets another). More of one: models list NAME")
@@ -120,7 +135,10 @@ def fetch(names: ModelNames = None) -> None:
 
 @models.command()
 def verify(names: ModelNames = None, address: Address = None, as_json: Json = False) -> None:
-    """Check the sha256 of every weights file that is here, or, with --ray-address, on every node of a cluster."""
+    """Check the sha256 of every weights file that is here, or, with --ray-address, on every node of a cluster.
+
+    Fails for a damaged file, and for a missing one of a model that is named. `unpinned`: nobody says what it should be.
+    """
     from featurestore.errors import VoxportraitError
 
     if address:
@@ -135,8 +153,9 @@ def verify(names: ModelNames = None, address: Address = None, as_json: Json = Fa
         print_json(rows)
     else:
         print_table(tuple(rows[0]), (list(row.values()) for row in rows))
-    if bad := sorted({row["model"] for row in rows if row["state"] == "damaged"}):
-        raise VoxportraitError(f"damaged: {', '.join(bad)}. Replace them by: voxportrait models fetch {' '.join(bad)}")
+    wrong = ("damaged", "missing") if names else ("damaged",)
+    if bad := sorted({row["model"] for row in rows if row["state"] in wrong}):
+        raise VoxportraitError(f"not whole: {', '.join(bad)}. Bring them by: voxportrait models fetch {' '.join(bad)}")
 
 
 @models.command()
@@ -241,9 +260,12 @@ def _show_plan(uri: str, names: list[str], clips: Iterable[Clip], recipe: "Recip
         print_json(planned)
         return
     say(f"{planned['new']:,} new clips, {planned['clips']:,} registered")
-    print_table(("constituent", "to fill", "filled", "quarantined"), planned["constituents"])
+    columns = ("constituent", "to fill", "of it by another maker", "filled", "quarantined")
+    print_table(columns, planned["constituents"])
     for line in lines(planned["left_out"]):
         say(line)
+    if any(row[2] for row in planned["constituents"]):
+        say("another maker made some of these values: they are made again only with --replace")
 
 
 def _fill(
@@ -280,17 +302,17 @@ def _fill(
 
 def _print_summary(summary: "Summary") -> None:
     if not summary.clips and not summary.filled:
-        say("nothing to fill: every constituent is there, or the clip is in quarantine")
+        say("nothing to fill: what can be made is there, or the clip is in quarantine")
         return
     if summary.resumed:
         say(f"{summary.resumed:,} clips taken over from a run that was stopped")
     if summary.clips:
-        say(f"{summary.clips:,} clips in {summary.wall:.0f} s, {summary.clips / summary.wall:.1f} a second")
+        say(f"{summary.clips:,} clips in {summary.wall:.0f} s, {summary.clips / summary.wall:.3g} a second")
     rows = [
         (name, number, f"{summary.seconds.get(name, 0):.1f}", summary.losses.get(name, 0))
         for name, number in summary.filled.items()
     ]
-    print_table(("constituent", "filled", "seconds", "beyond float16"), rows)
+    print_table(("constituent", "filled", "seconds in all", "numbers 0 or infinite in float16"), rows)
     for reason, number in summary.quarantined.items():
         say(f"quarantined: {number:,} x {reason} (voxportrait store quarantine says which)")
 

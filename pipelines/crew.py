@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from math import floor
 from typing import Any
 
-from featurestore.errors import VoxportraitError, choose
+from featurestore.errors import VoxportraitError
 from pipelines.actor import FillActor
 from pipelines.extractors import Extractor
-from pipelines.options import DEVICES, Options
+from pipelines.options import Options
 from pipelines.recipe import Recipe
 
 GIB = 2**30
@@ -34,10 +34,12 @@ class Crew:
         return {"CPU": 1.0, "GPU": gpu, "memory": memory * GIB}
 
     def on(self, nodes: Sequence[Mapping[str, float]]) -> "Crew":
-        """The crew with the device decided: for `auto` the GPU where a node has one."""
-        chosen = choose("device", self.options.device, DEVICES)
+        """The crew with the device decided: for `auto` the GPU where a node has one. VoxportraitError without a GPU."""
+        chosen, has_gpu = self.options.device, any(node.get("GPU") for node in nodes)
+        if chosen == "cuda" and not has_gpu:
+            raise VoxportraitError("no node of Ray has a GPU: say --device cpu, or nothing")
         if chosen == "auto":
-            chosen = "cuda" if any(node.get("GPU") for node in nodes) else "cpu"
+            chosen = "cuda" if has_gpu else "cpu"
         return replace(self, options=replace(self.options, device=chosen))
 
     def size(self, nodes: Sequence[Mapping[str, float]], chunks: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from featurestore.catalogue import constituent
 from featurestore.clip import Clip
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, VoxportraitError, choose
 from featurestore.filling import Plan, Want, plan
 from featurestore.jobs import Job
 from featurestore.leases import Lease
@@ -21,7 +21,7 @@ from pipelines.crew import Crew
 from pipelines.extractors import Extractor
 from pipelines.extractors.face import FaceCrop
 from pipelines.extractors.media import MediaRecord
-from pipelines.options import Options
+from pipelines.options import DEVICES, Options
 from pipelines.readiness import Ready, lines, ready, resolve
 from pipelines.recipe import Recipe
 from pipelines.schedule import Progress, Schedule
@@ -98,10 +98,14 @@ def fill(
     """
     for key in constituents:
         constituent(key)
+    options = options or Options()
+    choose("device", options.device, DEVICES)
     recipe = resolve(recipe, detector_of(store))
     able = ready(constituents, recipe)
     for line in lines(able.left_out):
         told(line)
+    if not able.constituents:
+        raise VoxportraitError("nothing of what was asked for can be made here")
     if able.untrained:
         told(f"untrained weights make {', '.join(able.untrained)}: the store marks every such value")
     wants = wants_of(able, recipe)
@@ -119,7 +123,7 @@ def fill(
         todo.chunks = {f: chunks for f, chunks in todo.chunks.items() if f"fragment:{f}" in resources}
         job = Job(store, "fill")
         digests = {want.constituent: want.maker.digest for want in wants} | input_makers(able.extractors, recipe)
-        crew = Crew(able.extractors, recipe, digests, options or Options())
+        crew = Crew(able.extractors, recipe, digests, options)
         schedule = Schedule(store, wants, crew, todo, lease, job.job_id, progress, should_stop, told)
         summary.job_id, state = job.job_id, "failed"
         try:
@@ -138,7 +142,8 @@ def fill(
 
 
 def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip], recipe: Recipe = Recipe()) -> dict[str, Any]:
-    """What `extract` would do: how many of `clips` are new, and (constituent, to fill, filled, quarantined) rows.
+    """What `extract` would do: how many of `clips` are new, and (constituent, to fill, of it
+    made by another maker, filled, quarantined) rows.
 
     Writes nothing; the store need not exist. left_out: constituent -> the model that is missing.
     """
@@ -158,7 +163,13 @@ def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip], recipe
             new += 1
             fresh.update(w.constituent for w in wants if all(getattr(clip, c) is not None for c in w.requires))
     rows = [
-        (key, todo.missing.get(key, 0) + fresh[key], todo.filled.get(key, 0), todo.quarantined.get(key, 0))
+        (
+            key,
+            todo.missing.get(key, 0) + fresh[key],
+            todo.replaced.get(key, 0),
+            todo.filled.get(key, 0),
+            todo.quarantined.get(key, 0),
+        )
         for key in (want.constituent for want in wants)
     ]
     return {"new": new, "clips": len(known), "constituents": rows, "left_out": able.left_out}

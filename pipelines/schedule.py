@@ -132,7 +132,7 @@ class Schedule:
         if self.progress:
             under_way = sum(r.seen.done for r in self.running if isinstance(r.task, Chunk))
             loading = all(r.task is None for r in self.running)
-            doing = "stopping" if self.stopped else "loading models" if loading else "filling"
+            doing = "stopping" if self.stopped else "starting workers" if loading else "filling"
             self.progress(self.resumed + self.report.clips + under_way, self.total, self.report.rejected, doing)
 
     def _start_actor(self) -> None:

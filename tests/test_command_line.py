@@ -61,11 +61,16 @@ def test_help_is_everywhere(words):
         (("train", "--store", "{store}", "--preset", "huge"), "tiny"),
         (("corpus", "synth", "{empty}", "--speakers", "5", "--clips", "3"), "5"),
         (("store", "info"), "--store"),
+        (("fill", "--store", "{store}", "--device", "tpu"), "cuda"),
+        (("extract", "folder", "{heads}", "--store", "{heads}"), "a folder of its own"),
+        (("extract", "folder", "{heads}", "--store", "{heads}/talk.mp4"), "is a file"),
     ],
 )
 def test_misuse_is_one_clear_line_and_exit_code_2(arguments, said, tmp_path):
-    places = {"store": str(tmp_path / "store"), "empty": str(tmp_path / "empty")}
+    places = {"store": str(tmp_path / "store"), "empty": str(tmp_path / "empty"), "heads": str(tmp_path / "heads")}
     (tmp_path / "empty").mkdir()
+    (tmp_path / "heads").mkdir()
+    (tmp_path / "heads" / "talk.mp4").touch()
     Store.open_or_create(places["store"])
     done = run(*(a.format(**places) for a in arguments))
     assert done.returncode == 2, done.stderr

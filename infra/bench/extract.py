@@ -34,9 +34,10 @@ def run(clips: int = 8) -> dict[str, Any]:
     finding), ratios (decode_vs_subprocess is None without ffmpeg), untrained and left_out constituents.
     """
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, bar("bench extract", "steps") as progress:
+    with threadpool_limits(1), tempfile.TemporaryDirectory() as folder, bar("bench extract", "steps") as progress:
         synthesize(Path(folder) / "corpus", max(1, clips // 2), clips, seed=0, test_speakers=0)
         found = list(read("voxceleb2", Path(folder) / "corpus"))
         progress(1, 4)

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from pkgutil import resolve_name
 
-from featurestore.errors import VoxportraitError
+from featurestore.errors import UsageError, VoxportraitError
 from pipelines.untrained import WRITERS
 from pipelines.weights import sums
 from pipelines.weights.places import folder, model_named
@@ -19,7 +19,7 @@ def write_untrained(name: str) -> Path:
     """
     model = model_named(name)
     if name not in WRITERS:
-        raise VoxportraitError(f"model {name} has no untrained form. These have one: {', '.join(WRITERS)}.")
+        raise UsageError(f"model {name} has no untrained form. These have one: {', '.join(WRITERS)}.")
     if others := [file for file, (state, _) in states(model).items() if state not in ("missing", "untrained")]:
         raise VoxportraitError(
             f"model {name}: {', '.join(others)} in {folder(name)} did not come from `voxportrait models untrained` "

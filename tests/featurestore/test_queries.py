@@ -1,7 +1,12 @@
+import base64
+import json
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import featurestore
+from featurestore.cli import app
 from featurestore.errors import UsageError
 from featurestore.store import Store
 from tests.featurestore.conftest import clip, fill, value, want
@@ -68,3 +73,17 @@ def test_a_folder_that_is_no_store_is_told_apart(tmp_path):
     lance.write_dataset(pa.table({"x": [1]}), str(tmp_path / "clips.lance"))
     with pytest.raises(UsageError, match="did not make"):
         Store.open_or_create(str(tmp_path))
+
+
+@pytest.mark.parametrize("written", ["json", "csv", "table"])
+def test_bytes_are_text_that_can_be_read_back_or_a_size(store, written):
+    fill(store, [want("face_128")])
+    query = "select face_128 from clips where face_128_maker is not null limit 1"
+    said = CliRunner().invoke(app, ["sql", query, "--store", store.uri, "--format", written])
+    assert said.exit_code == 0, said.output
+    if written == "table":
+        assert "<49,152 bytes>" in said.stdout
+    else:
+        text = json.loads(said.stdout)[0]["face_128"] if written == "json" else said.stdout.splitlines()[1]
+        (stored,) = store.sql(query).face_128
+        assert base64.b64decode(text) == stored

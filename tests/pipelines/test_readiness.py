@@ -8,9 +8,11 @@ import sys
 import pytest
 
 from featurestore.errors import UsageError, VoxportraitError
+from featurestore.store import Store
 from pipelines import weights
 from pipelines.crew import Crew
 from pipelines.extractors import AVAILABLE, EXTRACTORS, extractors_for, standard
+from pipelines.job import fill
 from pipelines.options import Options
 from pipelines.readiness import lines, models_of, ready, resolve
 from pipelines.recipe import Recipe
@@ -98,8 +100,8 @@ def test_auto_is_a_gpu_where_a_node_has_one():
     crew = Crew(extractors_for(["ecapa"]), Recipe(), {}, Options())
     assert crew.on([{"CPU": 8}]).options.device == "cpu"
     assert crew.on([{"CPU": 8}, {"CPU": 8, "GPU": 1}]).options.device == "cuda"
-    with pytest.raises(UsageError, match="Known: auto, cpu, cuda"):
-        Crew([], Recipe(), {}, Options(device="gpu")).on([{}])
+    with pytest.raises(VoxportraitError, match="--device cpu"):
+        Crew([], Recipe(), {}, Options(device="cuda")).on([{"CPU": 8}])
 
 
 def test_auto_stays_with_the_detector_that_the_store_has():
@@ -118,6 +120,14 @@ def test_a_package_that_is_not_installed_leaves_out_its_own(monkeypatch):
     able = ready(["speech", "mel"], resolve(Recipe()))
     assert able.constituents == ["mel"]
     assert "nemo_toolkit is not installed" in able.left_out["speech"]
+
+
+def test_where_nothing_can_be_made_the_job_fails(no_models, tmp_path):
+    store = Store.open_or_create(str(tmp_path / "store"))
+    told: list[str] = []
+    with pytest.raises(VoxportraitError, match="nothing of what was asked for"):
+        fill(store, ["titanet"], told=told.append)
+    assert told[0].startswith("left out: titanet")
 
 
 def test_the_job_says_in_one_line_what_it_leaves_out(make_mp4, tmp_path):
