@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore import journal
-from featurestore.catalogue import CATALOGUE
+from featurestore.catalogue import CATALOGUE, constituent
 from featurestore.conditioning import LAYOUTS, SYSTEMS
 from featurestore.errors import UsageError
 from featurestore.leases import is_dead
@@ -131,16 +132,17 @@ def _single_precision(table: pa.Table) -> pa.Table:
     return table
 
 
-def digest(store: Store) -> str:
-    """sha256 over the content: every clip with its values and their makers, and the quarantine.
+def digest(store: Store, constituents: Iterable[str] = tuple(CATALOGUE)) -> str:
+    """sha256 over the content: every clip with its values of `constituents` and their makers, and the quarantine.
 
     Independent of the order of rows, of versions, of fragments and of who filled the store when: two stores with the
     same digest hold the same values.
     """
     dataset = store.table("clips")
     names = {m["id"]: m["digest"] for m in store.table("makers").to_table(columns=["id", "digest"]).to_pylist()}
-    maker_columns = {c.maker_column for c in CATALOGUE.values()}
-    known = {f.name for c in CATALOGUE.values() for f in value_fields(c)} | maker_columns | set(TABLES["clips"].names)
+    chosen = [constituent(key) for key in constituents]
+    maker_columns = {c.maker_column for c in chosen}
+    known = {f.name for c in chosen for f in value_fields(c)} | maker_columns | set(TABLES["clips"].names)
     columns = sorted(known & set(dataset.schema.names))
     rows = []
     for batch in dataset.to_batches(columns=columns, batch_size=64):

@@ -1,4 +1,4 @@
-"""An extractor of another package: the one that docs/extractors.md shows, installed beside voxportrait and run."""
+"""Extractors of other packages, in one job: the one that docs/extractors.md shows, and one that makes trouble."""
 
 import json
 import os
@@ -26,35 +26,22 @@ def install(place: Path, module: str, code: str, points: list[tuple[str, str, st
     return place
 
 
-@pytest.fixture
-def package(tmp_path) -> Path:
+def install_guide(place: Path) -> Path:
     """A folder with the guide's package."""
     blocks = dict(re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?)```", GUIDE.read_text(), re.DOTALL))
     points = re.findall(r'\[project.entry-points."(.+?)"\]\n(\w+) = "(.+?)"', blocks["pyproject.toml"])
-    return install(tmp_path / "packages", "voxportrait_loudness", blocks["voxportrait_loudness.py"], points)
+    return install(place, "voxportrait_loudness", blocks["voxportrait_loudness.py"], points)
 
 
-def run(package: Path, *arguments: object) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(package)}
+@pytest.fixture
+def package(tmp_path) -> Path:
+    return install_guide(tmp_path / "packages")
+
+
+def run(package: Path, *arguments: object, **variables: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(package)} | variables
     command = [sys.executable, "-m", "voxportrait", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
-
-
-def test_the_guide_s_package_fills_its_constituent(package, make_mp4, tmp_path):
-    paths = [make_mp4(tmp_path / "heads" / f"someone{i}" / "talk.mp4", amplitude=0.1 * (i + 1)) for i in range(2)]
-    store = tmp_path / "store"
-    done = run(
-        package, "extract", "folder", tmp_path / "heads", "--store", store, "--constituents", "loudness", "--json"
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["filled"] == {"loudness": 2}
-    asked = run(
-        package, "store", "sql", "select loudness from clips order by speaker_id", "--store", store, "--format", "json"
-    )
-    stored = [row["loudness"] for row in json.loads(asked.stdout)]
-    expected = [10 * np.log10(np.mean(open_media(str(path)).sound() ** 2)) for path in paths]
-    np.testing.assert_allclose(stored, expected, rtol=1e-4)
-    assert Store.open(str(store)).table("makers").to_table()["library"].to_pylist() == ["voxportrait-loudness 1.0"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
 
 
 def test_a_package_cannot_take_the_place_of_another_extractor(package):
@@ -75,7 +62,7 @@ def test_a_broken_package_is_named(package):
 
 
 TROUBLE = """
-import ctypes, time
+import ctypes, os, time
 from featurestore.catalogue import Constituent
 from featurestore.makers import Maker
 from pipelines.extractors.base import Extractor
@@ -97,22 +84,60 @@ class Trouble(Extractor):
             ctypes.string_at(0)
         if sample.clip.speaker_id == "hangs":
             time.sleep(1000)
+        if sample.clip.speaker_id == "starves" and not os.path.exists(os.environ["STARVED"]):
+            open(os.environ["STARVED"], "w").close()
+            raise MemoryError("no room, for once")
         return {"trouble": 1.0, "trouble_probability": None}
 """
 
 
-def test_a_clip_that_crashes_or_hangs_its_worker_is_quarantined_alone(make_mp4, tmp_path):
+@pytest.fixture(scope="module")
+def job(make_mp4, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Store, Path]:
+    """One job over five speakers with both packages, and with two models that are nowhere."""
+    place = tmp_path_factory.mktemp("job")
+    package = install_guide(place / "packages")
     groups = {"voxportrait.constituents": "trouble:TROUBLE", "voxportrait.extractors": "trouble:Trouble"}
-    points = [(group, "trouble", named) for group, named in groups.items()]
-    package = install(tmp_path / "packages", "trouble", TROUBLE, points)
-    for speaker in ("calm", "crashes", "hangs", "quiet"):
-        make_mp4(tmp_path / "heads" / speaker / "talk.mp4")
-    store = tmp_path / "store"
-    wanted = ("--store", store, "--constituents", "trouble,speech", "--deadline", 3, "--json")
-    done = run(package, "extract", "folder", tmp_path / "heads", *wanted)
+    install(package, "trouble", TROUBLE, [(group, "trouble", named) for group, named in groups.items()])
+    for i, speaker in enumerate(SPEAKERS):
+        make_mp4(place / "heads" / speaker / "talk.mp4", amplitude=0.1 * (i + 1))
+    wanted = ("--store", place / "store", "--constituents", "loudness,trouble,speech,speakernet,titanet")
+    models = {"VOXPORTRAIT_MODELS": str(place / "models"), "STARVED": str(place / "starved")}
+    done = run(package, "extract", "folder", place / "heads", *wanted, "--deadline", 3, "--json", **models)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["filled"] == {"speech": 2, "trouble": 2}
-    rows = Store.open(str(store)).table("quarantine").to_table().to_pylist()
+    return done, Store.open(str(place / "store")), place / "heads"
+
+
+SPEAKERS = ("calm", "crashes", "hangs", "quiet", "starves")
+
+
+def test_the_guide_s_package_fills_its_constituent(job):
+    _, store, _ = job
+    rows = store.sql("select path, loudness from clips where loudness is not null")
+    expected = [10 * np.log10(np.mean(open_media(path).sound() ** 2)) for path in rows.path]
+    np.testing.assert_allclose(rows.loudness, expected, rtol=1e-4)
+    assert {Path(path).parent.name for path in rows.path} == {"calm", "quiet", "starves"}
+    libraries = store.table("makers").to_table(filter="constituent = 'loudness'")["library"].to_pylist()
+    assert libraries == ["voxportrait-loudness 1.0"]
+
+
+def test_a_clip_that_crashes_or_hangs_its_worker_is_quarantined_alone(job):
+    done, store, _ = job
+    rows = store.table("quarantine").to_table().to_pylist()
     reasons = {row["clip_id"].split("/")[1]: row["reason"] for row in rows}
     assert reasons == {"crashes": "crash", "hangs": "deadline"}
     assert all(len(row["message"]) > 10 for row in rows)
+    assert json.loads(done.stdout.splitlines()[-1])["quarantined"] == {"crash": 1, "deadline": 1}
+
+
+def test_a_worker_without_memory_is_replaced_and_the_clip_made(job):
+    done, _, heads = job
+    assert (heads.parent / "starved").exists()
+    assert json.loads(done.stdout.splitlines()[-1])["filled"] == {"loudness": 3, "trouble": 3, "speech": 3}
+
+
+def test_the_job_says_in_one_line_each_what_it_leaves_out(job):
+    done, _, _ = job
+    assert set(json.loads(done.stdout.splitlines()[-1])["left_out"]) == {"speakernet", "titanet"}
+    for model in ("speakernet", "titanet"):
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith(f"left out: {model}."))
+        assert f"voxportrait models fetch {model}" in line

@@ -1,10 +1,5 @@
 """What can be made here: a missing model stops its own constituents, with a line that says what to do."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
 from featurestore.errors import UsageError, VoxportraitError
@@ -128,16 +123,3 @@ def test_where_nothing_can_be_made_the_job_fails(no_models, tmp_path):
     with pytest.raises(VoxportraitError, match="nothing of what was asked for"):
         fill(store, ["titanet"], told=told.append)
     assert told[0].startswith("left out: titanet")
-
-
-def test_the_job_says_in_one_line_what_it_leaves_out(make_mp4, tmp_path):
-    make_mp4(tmp_path / "heads" / "someone" / "talk.mp4")
-    command = [sys.executable, "-m", "voxportrait", "extract", "folder", str(tmp_path / "heads")]
-    command += ["--store", str(tmp_path / "store"), "--constituents", "speech,speakernet,titanet", "--json"]
-    environment = os.environ | {"VOXPORTRAIT_MODELS": str(tmp_path / "models")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["filled"] == {"speech": 1}
-    assert set(said["left_out"]) == {"speakernet", "titanet"}
-    assert len([line for line in done.stderr.splitlines() if line.startswith("left out: titanet.")]) == 1
