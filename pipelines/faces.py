@@ -21,6 +21,8 @@ import numpy as np
 from PIL import Image
 
 from featurestore.clip import Clip
+from featurestore.makers import Maker
+from pipelines import weights
 from pipelines.decoding import Media, picture_decoder
 from pipelines.detectors import DETECTORS, Box, Detector, resolve_detector
 from pipelines.recipe import Recipe
@@ -118,6 +120,15 @@ def face_maker(recipe: Recipe) -> dict[str, Any]:
     """What of the recipe decides which face is found, and in which frame: for makers' parameters."""
     detector = DETECTORS[resolve_detector(recipe.detector)]()
     return detector.maker() | {"face": recipe.face, "frame": FRAMES, "decoder": picture_decoder()}
+
+
+def maker_of_face(
+    recipe: Recipe, constituent: str, model: str, library: str, weights_name: str, **parameters: Any
+) -> Maker:
+    """The maker of a model that looks at the face which the recipe finds; untrained where either is."""
+    found = face_maker(recipe)
+    trained = found["trained"] and weights.is_trained(weights_name)
+    return Maker(constituent, model, library, weights.digest(weights_name), {"face": found} | parameters, trained)
 
 
 def tracked_box(clip: Clip, index: int, frame_count: int, frame: np.ndarray) -> Box | None:

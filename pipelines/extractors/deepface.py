@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from featurestore.makers import Maker
-from pipelines import weights
 from pipelines.deepface_home import client_class, deepface_home
 from pipelines.detectors import OPENCV, installed
 from pipelines.extractors.base import Network, Resources, Values
-from pipelines.faces import GEOMETRY, WHOLE, face_maker
+from pipelines.faces import GEOMETRY, WHOLE, maker_of_face
 from pipelines.networks import inference
 from pipelines.recipe import Recipe
 from pipelines.sample import Sample
@@ -126,15 +125,9 @@ def _age(distribution: np.ndarray) -> Values:
 
 
 def _maker(constituent: str, name: str, deepface_name: str, recipe: Recipe, looked: dict[str, Any]) -> Maker:
-    found = face_maker(recipe)
-    return Maker(
-        constituent,
-        f"DeepFace {deepface_name}",
-        f"{installed('deepface')}, pytorch, {installed(OPENCV)}",
-        weights.digest(name),
-        {"face": found, "geometry": GEOMETRY | {"zoom": list(WHOLE)}} | looked,
-        found["trained"] and weights.is_trained(name),
-    )
+    library = f"{installed('deepface')}, pytorch, {installed(OPENCV)}"
+    parameters = {"geometry": GEOMETRY | {"zoom": list(WHOLE)}} | looked
+    return maker_of_face(recipe, constituent, f"DeepFace {deepface_name}", library, name, **parameters)
 
 
 def _client(task: str, name: str, deepface_name: str, device: str) -> Any:

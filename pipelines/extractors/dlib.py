@@ -12,7 +12,7 @@ from featurestore.makers import Maker
 from pipelines import weights
 from pipelines.detectors import Box
 from pipelines.extractors.base import Extractor, Resources, Values
-from pipelines.faces import face_maker
+from pipelines.faces import maker_of_face
 from pipelines.recipe import Recipe
 from pipelines.sample import Sample
 
@@ -59,17 +59,9 @@ class FaceEmbedding(Extractor):
         self.recipe = recipe
 
     def makers(self) -> dict[str, Maker]:
-        found = face_maker(self.recipe)
-        return {
-            "face_embedding_dlib": Maker(
-                "face_embedding_dlib",
-                "dlib_face_recognition_resnet_model_v1",
-                f"dlib-bin {version('dlib-bin')}",
-                weights.digest("dlib"),
-                {"face": found, "chip": [CHIP_SIZE, CHIP_PADDING]},
-                found["trained"] and weights.is_trained("dlib"),
-            )
-        }
+        model, library = "dlib_face_recognition_resnet_model_v1", f"dlib-bin {version('dlib-bin')}"
+        chip = [CHIP_SIZE, CHIP_PADDING]
+        return {self.name: maker_of_face(self.recipe, self.name, model, library, "dlib", chip=chip)}
 
     def load(self, device: str) -> None:
         self._faces: Any = DlibFaces()

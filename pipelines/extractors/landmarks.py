@@ -12,7 +12,7 @@ from featurestore.makers import Maker
 from pipelines import weights
 from pipelines.detectors import OPENCV, Box, installed
 from pipelines.extractors.base import Extractor, Resources, Values
-from pipelines.faces import GEOMETRY, face_maker, region_of
+from pipelines.faces import GEOMETRY, maker_of_face, region_of
 from pipelines.recipe import Recipe
 from pipelines.reject import Reject
 from pipelines.sample import Sample
@@ -88,15 +88,11 @@ class FaceParts(Extractor):
         self.recipe = recipe
 
     def makers(self) -> dict[str, Maker]:
-        found = face_maker(self.recipe)
+        library = f"{installed('ai-edge-litert')}, {installed(OPENCV)}"
+        looked = {"geometry": GEOMETRY, "room": ROOM, "looks": 2, "threshold": THRESHOLD}
         return {
-            "face_parts": Maker(
-                "face_parts",
-                "MediaPipe face_landmark",
-                f"{installed('ai-edge-litert')}, {installed(OPENCV)}",
-                weights.digest("face_landmarks"),
-                {"face": found, "geometry": GEOMETRY, "room": ROOM, "looks": 2, "threshold": THRESHOLD},
-                found["trained"] and weights.is_trained("face_landmarks"),
+            self.name: maker_of_face(
+                self.recipe, self.name, "MediaPipe face_landmark", library, "face_landmarks", **looked
             )
         }
 

@@ -1,6 +1,6 @@
 """AVSpeech (Ephrat et al. 2018): csv files of segments of YouTube videos, and the segments cut out.
 
-    avspeech_train.csv, avspeech_test.csv     no header: YouTube id, start and end in seconds, x and y of the face
+    avspeech_train.csv, avspeech_test.csv     YouTube id, start and end in seconds, x and y of the face
     <anything>/_raOc3-IRsw_90.000000_93.5.mp4     one segment, anywhere below: {id}_{start}_{end}.mp4
 
 Times are compared as numbers, to the millisecond. x and y, fractions of the frame, are the clip's track: a point. There
@@ -42,7 +42,7 @@ class _Segment:
 
 def fits(root: Path) -> bool:
     return any(
-        table.name in _OFFICIAL or any(_segment(line) for _, line in islice(_lines(table), _ROWS_LOOKED_AT))
+        table.name in _OFFICIAL or any(_is_segment(line) for _, line in islice(_lines(table), _ROWS_LOOKED_AT))
         for table in _tables(root)
     )
 
@@ -50,9 +50,10 @@ def fits(root: Path) -> bool:
 def check(root: Path) -> None:
     """Raises UsageError if no row of the csv files is a segment."""
     tables = _tables(root)
-    if not any(_segment(line) for table in tables for _, line in _lines(table)):
+    if not any(_is_segment(line) for table in tables for _, line in _lines(table)):
         place, line = next((line for table in tables for line in _lines(table)), (str(tables[0]), ""))
-        raise UsageError(f"{place}: {line!r} is not YouTube id,start,end,x,y, and no other row is.")
+        why = _segment(line) if line else "it is empty"
+        raise UsageError(f"{place}: {why}; and no other row is YouTube id,start,end,x,y either.")
 
 
 def scan(root: Path, splits: Collection[str] = SPLITS) -> Iterator[Clip | Odd]:
@@ -91,8 +92,8 @@ def _rows(tables: list[Path], files: dict[tuple[str, str], str]) -> Iterator[Cli
     for table in tables:
         for place, line in _lines(table):
             segment = _segment(line)
-            if segment is None:
-                yield Odd("row that is not id,start,end,x,y", place)
+            if isinstance(segment, str):
+                yield Odd("row that is not id,start,end,x,y", f"{place}: {segment}")
                 continue
             own_split = split_of(DATASET, segment.video, _OFFICIAL.get(table.name, ""))
             split = split_by_video.setdefault(segment.video, own_split)
@@ -127,24 +128,37 @@ def _lines(table: Path) -> Iterator[tuple[str, str]]:
     """(file:line, line) of the lines that are not blank."""
     with table.open(encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
-            if line := line.strip():
+            line = line.strip()
+            if line and not (number == 1 and _is_header(line)):
                 yield f"{table}:{number}", line
 
 
-def _segment(line: str) -> _Segment | None:
-    """The segment of a csv line; None if it is none."""
+def _is_segment(line: str) -> bool:
+    return isinstance(_segment(line), _Segment)
+
+
+def _segment(line: str) -> _Segment | str:
+    """The segment of a csv line, or why it is none."""
     values = [value.strip() for value in line.split(",")]
     if len(values) != 5:
-        return None
-    video, start, end, *point = values
+        return f"{len(values)} values, not 5"
+    video, *texts = values
     try:
-        from_second, to_second, x, y = map(float, (start, end, *point))
+        start, end, x, y = map(float, texts)
     except ValueError:
-        return None
-    is_video = bool(video) and "/" not in video and is_text(video)
-    if not (is_video and 0 <= from_second < to_second < math.inf and 0 <= x <= 1 and 0 <= y <= 1):
-        return None
-    return _Segment(video, _times(start, end), x, y)
+        return f"start, end, x and y are not numbers: {', '.join(texts)}"
+    if not video or "/" in video or not is_text(video):
+        return f"{video!r} is no YouTube id"
+    if not 0 <= start < end < math.inf:
+        return f"the segment from {start:g} s to {end:g} s has no length"
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        return f"x {x:g} and y {y:g} are not fractions of the frame"
+    return _Segment(video, _times(*texts[:2]), x, y)
+
+
+def _is_header(line: str) -> bool:
+    """Whether a first line names the columns: the official files have none, people add one."""
+    return [name.strip().lower() for name in line.split(",")][1:] == ["start", "end", "x", "y"]
 
 
 def _times(start: str, end: str) -> str:

@@ -8,66 +8,25 @@ from unittest.mock import patch
 from pipelines.deepface_home import client_class
 from pipelines.extractors.deepface import ATTRIBUTE_MODELS, RECOGNITION_MODELS
 
-
-def write_age(folder: Path) -> None:
-    _write("facial_attribute", ATTRIBUTE_MODELS["age"], folder)
+KINDS = (("facial_attribute", ATTRIBUTE_MODELS), ("facial_recognition", RECOGNITION_MODELS))
 
 
-def write_gender(folder: Path) -> None:
-    _write("facial_attribute", ATTRIBUTE_MODELS["gender"], folder)
-
-
-def write_ethnicity(folder: Path) -> None:
-    _write("facial_attribute", ATTRIBUTE_MODELS["ethnicity"], folder)
-
-
-def write_vgg_face(folder: Path) -> None:
-    _write("facial_recognition", RECOGNITION_MODELS["vgg_face"], folder)
-
-
-def write_facenet(folder: Path) -> None:
-    _write("facial_recognition", RECOGNITION_MODELS["facenet"], folder)
-
-
-def write_facenet512(folder: Path) -> None:
-    _write("facial_recognition", RECOGNITION_MODELS["facenet512"], folder)
-
-
-def write_arcface(folder: Path) -> None:
-    _write("facial_recognition", RECOGNITION_MODELS["arcface"], folder)
-
-
-def write_openface(folder: Path) -> None:
-    _write("facial_recognition", RECOGNITION_MODELS["openface"], folder)
-
-
-def write_deepface(folder: Path) -> None:
-    _write("facial_recognition", RECOGNITION_MODELS["deepface"], folder)
-
-
-def write_deepid(folder: Path) -> None:
-    _write("facial_recognition", RECOGNITION_MODELS["deepid"], folder)
-
-
-def write_ghostfacenet(folder: Path) -> None:
-    _write("facial_recognition", RECOGNITION_MODELS["ghostfacenet"], folder)
-
-
-def _write(task: str, model_name: str, folder: Path) -> None:
-    """Build the model with seed 0 and save its parameters in `folder`, under the name DeepFace gives the file.
+def write(folder: Path, model: str) -> None:
+    """Build `model` with seed 0 and save its parameters in `folder`, under the name DeepFace gives the file.
 
     Weights are normal with variance 1 / fan-in (LeCun et al. 1998): what comes out depends on the face, in float16 too.
     """
     import torch
 
-    client = client_class(task, model_name)
+    task, models = next(kind for kind in KINDS if model in kind[1])
+    client = client_class(task, models[model])
 
-    def save(model: torch.nn.Module, weight_file: str) -> torch.nn.Module:
-        for parameter in model.parameters():
+    def save(network: torch.nn.Module, weight_file: str) -> torch.nn.Module:
+        for parameter in network.parameters():
             if parameter.dim() > 1:
                 torch.nn.init.kaiming_normal_(parameter, nonlinearity="linear")
-        torch.save(model.state_dict(), weight_file)
-        return model
+        torch.save(network.state_dict(), weight_file)
+        return network
 
     def path_of(file_name: str, **source: Any) -> str:
         return str(folder / file_name)

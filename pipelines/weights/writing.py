@@ -28,7 +28,8 @@ def write_untrained(name: str) -> Path:
     place = folder(name)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place.parent) as work:
-        resolve_name(WRITERS[name])(Path(work))
+        writer, *arguments = WRITERS[name]
+        resolve_name(writer)(Path(work), *arguments)
         written = {file.name: sums.sha256_now(Path(work) / file.name) for file in model.files}
         place.mkdir(exist_ok=True)
         for file in written:

@@ -78,3 +78,11 @@ def closed(monkeypatch) -> Callable[[Path], None]:
         monkeypatch.setattr(os, "scandir", listing)
 
     return close
+
+
+@pytest.fixture(scope="module")
+def models(untrained_models):
+    """The folder of never trained checkpoints, in use; what packages carry is trained in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOXPORTRAIT_MODELS", str(untrained_models))
+        yield untrained_models

@@ -40,14 +40,6 @@ SMALL_MODELS = ("facenet", "facenet512", "arcface", "openface", "deepid", "ghost
 
 
 @pytest.fixture(scope="module")
-def models(untrained_models):
-    """The folder of never trained checkpoints, in use; the landmark model in it is the trained one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VOXPORTRAIT_MODELS", str(untrained_models))
-        yield untrained_models
-
-
-@pytest.fixture(scope="module")
 def faces() -> list[Face]:
     """Six synthetic people, each with the box that the detector finds."""
     detector = FastMtcnn()

@@ -92,7 +92,6 @@ def test_one_video_per_speaker_is_one_segment_of_each_test_video(avspeech):
 
 def test_what_has_no_partner_and_what_is_malformed_is_counted(avspeech):
     bad = [
-        "YouTube ID,start,end,x,y",
         "id,1,2,3",
         "id,one,2,0,0",
         "id,2,1,0,0",
@@ -100,7 +99,7 @@ def test_what_has_no_partner_and_what_is_malformed_is_counted(avspeech):
         "id,1,2,0,7",
         ",1,2,0,0",
     ]
-    (avspeech / "avspeech_train.csv").write_text("\n".join(bad) + "\n\n" + TRAIN)
+    (avspeech / "avspeech_train.csv").write_text("\n".join(["YouTube ID,start,end,x,y", *bad]) + "\n\n" + TRAIN)
     for name in ("x/_ra_1-IRsw_97_100.8.mp4", "unknown_1_2.mp4", "x/notes.txt", "x/broken_1.mp4", ".hidden_1_2.mp4"):
         add(avspeech / name)
     assert len(list(read("avspeech", avspeech))) == 4
@@ -113,12 +112,18 @@ def test_what_has_no_partner_and_what_is_malformed_is_counted(avspeech):
         "row without a clip": 1,
         "clip without a row": 1,
     }
-    assert odd["row that is not id,start,end,x,y"]["examples"][1] == "avspeech_train.csv:2"
+    assert odd["row that is not id,start,end,x,y"]["examples"] == [
+        "avspeech_train.csv:2: 4 values, not 5",
+        "avspeech_train.csv:3: start, end, x and y are not numbers: one, 2, 0, 0",
+        "avspeech_train.csv:4: the segment from 2 s to 1 s has no length",
+        "avspeech_train.csv:5: the segment from 1 s to inf s has no length",
+        "avspeech_train.csv:6: x 0 and y 7 are not fractions of the frame",
+    ]
 
 
 def test_no_good_row_is_an_error(avspeech):
     (avspeech / "avspeech_test.csv").unlink()
     (avspeech / "avspeech_train.csv").write_text("id;1;2;0.5;0.5\n" * 3)
-    with pytest.raises(UsageError, match=r"avspeech_train.csv:1: 'id;1;2;0.5;0.5' is not YouTube id,start,end,x,y"):
+    with pytest.raises(UsageError, match=r"avspeech_train.csv:1: 1 values, not 5"):
         read("avspeech", avspeech)
     assert inspect("avspeech", avspeech)["odd"]["row that is not id,start,end,x,y"]["count"] == 3

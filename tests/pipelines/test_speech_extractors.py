@@ -28,14 +28,6 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def models(untrained_models):
-    """The folder of never trained checkpoints, in use."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VOXPORTRAIT_MODELS", str(untrained_models))
-        yield untrained_models
-
-
-@pytest.fixture(scope="module")
 def extractors(models) -> dict:
     made = {extractor.name: extractor for extractor in extractors_for([*EMBEDDINGS, "language"])}
     for extractor in made.values():

@@ -18,7 +18,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("VOXPORTRAIT_MODELS", str(tmp_path))
     files = (weights.ModelFile("a.pth"), weights.ModelFile("b.yaml", learned=False))
     monkeypatch.setitem(weights.MODELS, "toy", weights.Model("toy", "a toy", "CC0-1.0", "nowhere", (), files))
-    monkeypatch.setitem(WRITERS, "toy", f"{__name__}:write_toy")
+    monkeypatch.setitem(WRITERS, "toy", (f"{__name__}:write_toy",))
     return tmp_path / "toy"
 
 
@@ -49,7 +49,7 @@ def test_nothing_else_is_overwritten(place):
 
 def test_a_pinned_model_may_be_untrained_but_not_pass_for_the_pinned_one(place, monkeypatch):
     pinned = weights.digest("face_landmarks")
-    monkeypatch.setitem(WRITERS, "face_landmarks", f"{__name__}:write_landmarks")
+    monkeypatch.setitem(WRITERS, "face_landmarks", (f"{__name__}:write_landmarks",))
     folder = weights.write_untrained("face_landmarks")
     assert weights.ensure("face_landmarks") == folder
     assert not weights.is_trained("face_landmarks")
