@@ -1,6 +1,7 @@
 """The Ray actor that fills chunks: it reads the clips, makes what they lack, and writes a journal file itself."""
 
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -73,15 +74,12 @@ class FillActor:
 
     def load(self) -> Loaded:
         """Bring the models into memory."""
-        import cv2
-        import torch
-
-        torch.set_num_threads(self.threads)
-        cv2.setNumThreads(self.threads)
         extractors = extractors_for(self.constituents, self.recipe)
         _check_makers(extractors, self.digests)
         self.worker = Worker(extractors, self.device, self.recipe)
-        return Loaded(self.worker.load())
+        broken = self.worker.load()
+        _pin_threads(self.threads)
+        return Loaded(broken)
 
     def status(self) -> Status:
         return Status(self.done, self.clip_id, time.monotonic() - self.since)
@@ -128,6 +126,14 @@ class FillActor:
     def seal(self, fragment: int, names: Sequence[str], keys: Sequence[str]) -> filling.Sealed:
         """Write a finished fragment's columns from its journal."""
         return filling.seal(self.store, fragment, names, keys)
+
+
+def _pin_threads(threads: int) -> None:
+    """Hold the libraries that are loaded to their share of the cores; Ray has set OMP_NUM_THREADS for the others."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(threads)
 
 
 def _check_makers(extractors: Sequence[Extractor], digests: dict[str, str]) -> None:

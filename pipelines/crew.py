@@ -12,7 +12,7 @@ from pipelines.options import Options
 from pipelines.recipe import Recipe
 
 GIB = 2**30
-WORKER_MEMORY = 1.5
+WORKER_MEMORY = 1.2
 """GiB of a worker without models: Ray, Lance, torch, libraries that models share, and the clips of a group."""
 
 

@@ -36,8 +36,8 @@ DETECTOR = "opencv"
 NEAR = 5
 """Years: `age_probability` is what the model gives to the ages this near to the one it says."""
 
-LARGE = Resources(memory=1.0, gpu=0.15, batch=16, cpu_batch=8)
-SMALL = Resources(memory=0.3, gpu=0.1, batch=16)
+LARGE = Resources(memory=0.55, gpu=0.15, batch=16, cpu_batch=8)
+SMALL = Resources(memory=0.15, gpu=0.1, batch=16)
 
 
 class Attribute(Network):

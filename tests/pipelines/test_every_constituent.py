@@ -36,7 +36,8 @@ def job(corpus, untrained_models, tmp_path_factory) -> tuple[Store, dict]:
     """The store of the first eight clips, and what the one job that filled it said."""
     store = Store.open_or_create(str(tmp_path_factory.mktemp("every") / "store"))
     clips = list(read("voxceleb2", corpus))[:EIGHT]
-    store.register(clips)
+    for half in (clips[: EIGHT // 2], clips[EIGHT // 2 :]):
+        store.register(half)  # a fragment each, so that two workers share them
     choices = ("--constituents", "all", "--attributes", "deepface", "--detector", "fastmtcnn")
     said = voxportrait(untrained_models, "fill", "--store", store.uri, *choices, "--json")
     return store, json.loads(said.splitlines()[-1])
