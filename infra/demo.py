@@ -107,7 +107,7 @@ class Demo:
             def progress(done: int, total: int, rejected: Counter[str], doing: str) -> None:
                 draw(done, total, doing)
 
-            summary = fill(self.store, standard(), progress=progress, should_stop=should_stop)
+            summary = fill(self.store, standard(), progress=progress, should_stop=should_stop, told=say)
         stop_ray()
         _end_if(summary.stopped)
         if summary.filled:
