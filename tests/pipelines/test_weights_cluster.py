@@ -20,6 +20,7 @@ def address():
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_every_node_is_asked_once(address):
     code = "import json, sys; from pipelines.weights.cluster import verify_nodes; "
     code += "print(json.dumps(verify_nodes(sys.argv[1], ['fastmtcnn'])))"
