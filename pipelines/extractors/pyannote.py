@@ -111,7 +111,7 @@ def _load(path: Path, device: str) -> Any:
         )
         plain = (Introspection, Problem, Resolution, Specifications, TorchVersion)
         with weights_only("pyannote", *plain, *old_names):
-            _check(torch.load(path, map_location="cpu"), path)
+            _check(torch.load(path, map_location="cpu", weights_only=True), path)
             model: Any = Model.from_pretrained(path, map_location=device)
     return model.to(device).eval()
 

@@ -34,7 +34,7 @@ def test_copies_are_the_same_for_the_same_seed_and_all_damaged(talking_head):
 @pytest.mark.parametrize("size", [0, 1, 9, 100])
 def test_small_files_are_damaged_too(size):
     for number in range(20 * len(DAMAGES)):
-        damaged(bytes(size), 0, number)
+        assert isinstance(damaged(bytes(size), 0, number), bytes)
 
 
 def test_a_crash_and_a_hang_are_counted_and_the_others_go_on(tmp_path, monkeypatch):
