@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import date
 
 from featurestore.errors import VoxportraitError
 
@@ -15,6 +16,7 @@ class Clip:
 
     clip_id: `<dataset>/<speaker>/<video>/<utterance>`; path: the media file, or a picture, or a folder of frames;
     sound_path: the file with the sound where it is another one; split: `train`, `val` or `test`;
+    licence, consent: as the corpus says, "" where it says nothing; consent_until: the last day it holds;
     corpus_*: what the corpus itself says of the speaker (None where it says nothing); age in years, gender `man` or
     `woman`, ethnicity one of `catalogue.ATTRIBUTES`; face_track: (frame, x, y, w, h) rows in the order of the clip's
     frames, boxes as fractions of the frame, empty where the corpus has none. A single row with w = h = 0 is a point:
@@ -27,6 +29,7 @@ class Clip:
     sound_path: str = ""
     licence: str = ""
     consent: str = ""
+    consent_until: date | None = None
     corpus_age: float | None = None
     corpus_gender: str | None = None
     corpus_ethnicity: str | None = None

@@ -1,20 +1,24 @@
-"""The journal: finished chunks of fragments that are not committed yet, one Arrow file a chunk.
+"""Finished chunks as Arrow tables, and the journal: those that are kept in files until their fragment is committed.
 
-A file gets its name when it is whole, and the name says what is in it (clips, constituents, makers): a job that is
-started again uses what it finds and makes the rest. Cleared when the fragment is committed.
+A chunk's table holds row ids, for each constituent its columns and who made them, and what was rejected. A job keeps
+the chunks of a fragment that takes long in the journal, so that a kill costs minutes and not the fragment. Rows are
+known by their stable row ids: what is in the journal is used whatever chunks a later plan is cut into.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import fs
 
 from featurestore.catalogue import CATALOGUE, Constituent
+from featurestore.failpoints import reach
+from featurestore.places import Place
 from featurestore.schema import encode, half_precision_losses, value_fields
+
+FOLDER = "_journal"
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,24 @@ class Rejected:
     message: str
     attempts: int = 1
 
+    @property
+    def key(self) -> str:
+        """The key of its row in the quarantine table."""
+        return f"{self.clip_id}|{self.constituent}|{self.maker}"
+
     def row(self, job_id: str) -> dict[str, Any]:
         """The row of the quarantine table."""
-        return {"key": f"{self.clip_id}|{self.constituent}|{self.maker}", **asdict(self), "job_id": job_id}
+        return {"key": self.key, **asdict(self), "job_id": job_id}
 
 
-def _folder(uri: str, fragment: int) -> tuple[fs.FileSystem, str]:
-    system, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), uri)
-    return system, f"{path}/_journal/{fragment}"
+@dataclass(frozen=True)
+class Entry:
+    """What a journal file holds, values aside: row ids, maker numbers by constituent (-1: not made), rejections."""
+
+    name: str
+    row_ids: np.ndarray
+    makers: dict[str, np.ndarray]
+    rejected: list[Rejected]
 
 
 def dtypes(constituent: Constituent) -> dict[str, str]:
@@ -44,19 +58,17 @@ def dtypes(constituent: Constituent) -> dict[str, str]:
     return {constituent.key: constituent.dtype, **extras}
 
 
-def write(
-    uri: str,
-    fragment: int,
-    name: str,
+def chunk_table(
     row_ids: Sequence[int],
     keys: Sequence[str],
     values: Sequence[Mapping[str, Any]],
     maker_ids: Mapping[str, int],
     rejected: Sequence[Rejected],
-) -> dict[str, int]:
-    """Write one chunk: for each of its clips the columns that were made. Returns float16 losses by constituent.
+) -> tuple[pa.Table, dict[str, int]]:
+    """One chunk as a table: for each of its clips the columns that were made; and float16 losses by constituent.
 
-    values: one mapping of column -> value a clip; a constituent is made for a clip if its first column is there.
+    values: one mapping of column -> value a clip; a constituent is made for a clip if its first column is there. A
+    value of the wrong size raises ValueError.
     """
     arrays: dict[str, pa.Array] = {"_rowid": pa.array(row_ids, pa.uint64())}
     losses = {}
@@ -71,51 +83,91 @@ def write(
             losses[key] = sum(sum(half_precision_losses(a)) for a in arrays_made)
     metadata = {b"rejected": json.dumps([asdict(r) for r in rejected]).encode()}
     table = pa.table(arrays).replace_schema_metadata(metadata)
-    system, folder = _folder(uri, fragment)
-    system.create_dir(folder, recursive=True)
-    with system.open_output_stream(f"{folder}/.{name}") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+    return table, {key: count for key, count in losses.items() if count}
+
+
+def rejections(table: pa.Table) -> list[Rejected]:
+    """What a chunk could not make, and why."""
+    return [Rejected(**row) for row in json.loads((table.schema.metadata or {}).get(b"rejected", b"[]"))]
+
+
+def write(place: Place, name: str, table: pa.Table) -> None:
+    """Keep a chunk. On a disk the file gets its name when it is whole; an object store shows whole ones."""
+    whole = pa.BufferOutputStream()
+    with pa.ipc.new_file(whole, table.schema) as writer:
         writer.write_table(table)
-    system.move(f"{folder}/.{name}", f"{folder}/{name}.arrow")
-    return {key: count for key, count in losses.items() if count}
+    path, partial = f"{FOLDER}/{name}.arrow", f"{FOLDER}/.{name}"
+    place.files.create_dir(FOLDER, recursive=True)
+    with place.files.open_output_stream(path if place.is_remote else partial) as stream:
+        stream.write(whole.getvalue())
+    if not place.is_remote:
+        place.files.move(partial, path)
+    reach("journal")
 
 
-def finished(uri: str, fragment: int) -> set[str]:
-    """Names of the chunks of a fragment that are in the journal."""
-    system, folder = _folder(uri, fragment)
-    found = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-    return {info.base_name.removesuffix(".arrow") for info in found if info.base_name.endswith(".arrow")}
+def names(place: Place) -> list[str]:
+    """The chunks that are kept."""
+    found = sorted(info.base_name for info in place.list(FOLDER))
+    return [name.removesuffix(".arrow") for name in found if name.endswith(".arrow") and not name.startswith(".")]
 
 
-def _read(uri: str, fragment: int, name: str) -> pa.Table:
-    system, folder = _folder(uri, fragment)
-    with system.open_input_file(f"{folder}/{name}.arrow") as file:
+def read(place: Place, name: str) -> pa.Table:
+    """A kept chunk."""
+    with place.files.open_input_file(f"{FOLDER}/{name}.arrow") as file:
         return pa.ipc.open_file(file).read_all()
 
 
-def read(uri: str, fragment: int, names: Sequence[str]) -> pa.Table:
-    """The chunks of a fragment as one table: `_rowid` and, for each constituent, its columns, NULL where not made."""
-    parts = [_read(uri, fragment, name).replace_schema_metadata() for name in names]
-    return pa.concat_tables(parts, promote_options="default")
+def entry(place: Place, name: str) -> Entry | None:
+    """What a kept chunk holds; None of a file that is damaged, as a disk that lost its power leaves one."""
+    try:
+        with place.files.open_input_file(f"{FOLDER}/{name}.arrow") as file:
+            schema = pa.ipc.open_file(file).schema
+            keys = [key for key, c in CATALOGUE.items() if c.maker_column in schema.names]
+            columns = ["_rowid", *(CATALOGUE[key].maker_column for key in keys)]
+            file.seek(0)
+            options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(c) for c in columns])
+            table = pa.ipc.open_file(file, options=options).read_all()
+    except pa.ArrowInvalid:
+        return None
+    makers = {key: table[CATALOGUE[key].maker_column].fill_null(-1).to_numpy() for key in keys}
+    return Entry(name, table["_rowid"].to_numpy(), makers, rejections(table))
 
 
-def rejections(uri: str, fragment: int, names: Sequence[str]) -> list[Rejected]:
-    """What the chunks of a fragment could not make, and why."""
-    return [
-        Rejected(**row)
-        for name in names
-        for row in json.loads((_read(uri, fragment, name).schema.metadata or {})[b"rejected"])
-    ]
+def remove(place: Place, chunks: Iterable[str]) -> None:
+    """Remove kept chunks; one that is gone already is no error."""
+    for name in chunks:
+        try:
+            place.files.delete_file(f"{FOLDER}/{name}.arrow")
+        except FileNotFoundError:
+            continue
 
 
-def clear(uri: str, fragment: int) -> None:
-    """Remove a fragment's journal."""
-    system, folder = _folder(uri, fragment)
-    if system.get_file_info(folder).type != fs.FileType.NotFound:
-        system.delete_dir(folder)
+def mark(place: Place, name: str, what: Sequence[str]) -> None:
+    """Note what a chunk is at, to be read if its worker dies there."""
+    place.files.create_dir(FOLDER, recursive=True)
+    with place.files.open_output_stream(f"{FOLDER}/.at-{name}") as stream:
+        stream.write(json.dumps(list(what)).encode())
 
 
-def pending(uri: str) -> int:
-    """How many chunks wait in the journal of the whole store."""
-    system, folder = _folder(uri, 0)
-    selector = fs.FileSelector(folder.rsplit("/", 1)[0], allow_not_found=True, recursive=True)
-    return sum(info.base_name.endswith(".arrow") for info in system.get_file_info(selector))
+def marked(place: Place, name: str) -> list[str]:
+    """What a chunk was at last; nothing if it got nowhere. The note is removed."""
+    path = f"{FOLDER}/.at-{name}"
+    try:
+        with place.files.open_input_stream(path) as stream:
+            what = json.loads(stream.read() or b"[]")
+        place.files.delete_file(path)
+    except (FileNotFoundError, ValueError):
+        return []
+    return what
+
+
+def sweep(place: Place) -> None:
+    """Remove half-written files. Only while nobody else writes."""
+    for info in place.list(FOLDER):
+        if info.base_name.startswith("."):
+            place.files.delete_file(info.path)
+
+
+def pending(place: Place) -> int:
+    """How many chunks wait in the journal."""
+    return len(names(place))

@@ -1,16 +1,18 @@
 """Leases: who may change which part of the store, kept in the store itself and renewed while the holder lives.
 
 A lease is a row of the `leases` table; Lance's own commit protocol decides who gets it, on a disk as on an object
-store. A holder that died on this machine is noticed at once, on another machine when its lease expires.
+store. A holder that died on this machine is noticed at once, on another machine when its lease expires. The lease of
+the resource `STORE` excludes every other one.
 """
 
 import getpass
 import os
+import random
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,11 @@ import psutil
 import pyarrow as pa
 
 from featurestore.errors import VoxportraitError
+from featurestore.places import Place
 from featurestore.schema import LEASES
+
+STORE = "store"
+"""The whole store: who holds it is alone."""
 
 TERM = 60.0
 """Seconds until a lease that is not renewed expires; it is renewed four times as often."""
@@ -71,12 +77,21 @@ def is_dead(process: str) -> bool:
 class Lease:
     """Resources of a store held by this process, renewed by a thread until released. A context manager.
 
-    uri: of the `leases` table. `acquire` is all or nothing. `check` raises LeaseLost when any resource was taken over:
-    call it before every commit.
+    resources: names, such as `fragment:7`, or STORE for everything. `acquire` is all or nothing; wait: seconds until it
+    gives up; told: called once with who is waited for. `check` raises LeaseLost when any resource was taken over: call
+    it before every commit.
     """
 
-    def __init__(self, uri: str, resources: Sequence[str], purpose: str):
-        self.uri, self.resources, self.purpose = uri, sorted(resources), purpose
+    def __init__(
+        self,
+        place: Place,
+        resources: Sequence[str],
+        purpose: str,
+        wait: float = 0.0,
+        told: Callable[[str], None] = lambda line: None,
+    ):
+        self.place, self.resources, self.purpose = place, sorted(resources), purpose
+        self.wait, self.told = wait, told
         self.holder = uuid.uuid4().hex
         self._stop = threading.Event()
         self._lost = False
@@ -84,10 +99,24 @@ class Lease:
 
     def acquire(self) -> "Lease":
         """Take all resources or raise LeaseHeld, saying who has them and what to do."""
+        until, waited = time.monotonic() + self.wait, False
+        while True:
+            try:
+                return self._acquire()
+            except LeaseHeld as held:
+                if time.monotonic() >= until:
+                    raise
+                if not waited:
+                    self.told(f"waiting: {held}")
+                waited = True
+                time.sleep(random.uniform(0.5, 1.5) * min(2.0, max(0.1, self.wait / 20)))
+
+    def _acquire(self) -> "Lease":
         held = self._others()
         alive = [row for row in held if not is_dead(row["process"])]
         if not alive:
-            self._take(dead=sorted({row["holder"] for row in held}))
+            self._clear(dead=sorted({row["holder"] for row in held}))
+            self._take()
             alive = self._others()
         if alive:
             self._delete()
@@ -98,7 +127,8 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseLost unless every resource is still held by this lease."""
-        if self._lost or self._others() or len(self._rows()) != len(self.resources):
+        mine = [row["resource"] for row in self._rows() if row["holder"] == self.holder]
+        if self._lost or sorted(mine) != self.resources:
             self._lost = True
             raise LeaseLost(
                 f"the lease on the store was lost while {self.purpose}: another job took it over, nothing more is "
@@ -120,17 +150,24 @@ class Lease:
         self.release()
 
     def _dataset(self) -> lance.LanceDataset:
-        return lance.dataset(self.uri)
+        return self.place.table("leases")
 
     def _rows(self) -> list[dict[str, Any]]:
+        """Rows that hold what this lease is about."""
         wanted = set(self.resources)
-        return [row for row in self._dataset().to_table().to_pylist() if row["resource"] in wanted]
+        rows = self._dataset().to_table().to_pylist()
+        return [row for row in rows if row["resource"] in wanted or STORE in (row["resource"], *self.resources)]
 
     def _others(self) -> list[dict[str, Any]]:
         now = time.time()
         return [row for row in self._rows() if row["holder"] != self.holder and row["expires"] > now]
 
-    def _take(self, dead: list[str]) -> None:
+    def _clear(self, dead: list[str]) -> None:
+        """Remove the rows of dead holders, and rows that ran out: a holder that wakes up again finds its own gone."""
+        gone = [f"expires < {time.time()}", *(f"holder = '{holder}'" for holder in dead)]
+        self._dataset().delete(" OR ".join(gone))
+
+    def _take(self) -> None:
         now = time.time()
         rows = [
             {
@@ -143,9 +180,8 @@ class Lease:
             }
             for resource in self.resources
         ]
-        free = " OR ".join([f"target.expires < {now}", *(f"target.holder = '{holder}'" for holder in dead)])
         merge = self._dataset().merge_insert("resource").when_not_matched_insert_all()
-        merge.when_matched_update_all(free).conflict_retries(30).execute(pa.Table.from_pylist(rows, LEASES))
+        merge.conflict_retries(30).execute(pa.Table.from_pylist(rows, LEASES))
 
     def _renew(self) -> None:
         while not self._stop.wait(TERM / 4):

@@ -5,7 +5,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -59,7 +58,7 @@ def coverage(store: Store) -> dict[str, Any]:
 
 
 def info(store: Store) -> dict[str, Any]:
-    """The store in numbers: clips, speakers, hours, splits, datasets, bytes on disk (None off this disk), its jobs."""
+    """The store in numbers: clips, speakers, hours, splits, datasets, bytes, its jobs."""
     dataset = store.table("clips")
     columns = ["dataset", "speaker_id", "split", "licence", "consent"]
     has_media = "media_duration" in dataset.schema.names
@@ -67,9 +66,8 @@ def info(store: Store) -> dict[str, Any]:
     seconds = pc.sum(table["media_duration"]).as_py() if has_media else None
     jobs = store.table("jobs").to_table().sort_by("started").to_pylist()
     holders = store.table("leases").to_table().to_pylist()
-    folder = Path(store.uri)
     return {
-        "uri": store.uri,
+        "uri": store.place.shown,
         "version": dataset.version,
         "clips": len(table),
         "speakers": len(table.group_by(["dataset", "speaker_id"]).aggregate([])),
@@ -84,8 +82,8 @@ def info(store: Store) -> dict[str, Any]:
             )
         },
         "fragments": len(dataset.get_fragments()),
-        "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else None,
-        "chunks_in_journal": journal.pending(store.uri),
+        "bytes": sum(file.size for file in store.place.list("", recursive=True)),
+        "chunks_in_journal": journal.pending(store.place),
         "quarantined": len(store.table("quarantine")),
         "in_use_by": sorted({row["who"] for row in holders if not is_dead(row["process"])}),
         "last_job": {**jobs[-1], "counts": json.loads(jobs[-1]["counts"]), "seconds": json.loads(jobs[-1]["seconds"])}

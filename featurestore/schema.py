@@ -10,7 +10,7 @@ import pyarrow as pa
 from featurestore.catalogue import CATALOGUE, Constituent
 from featurestore.clip import Clip
 
-FORMAT = b"2"
+FORMAT = b"3"
 """Version of the store's layout, kept in the schema metadata of `clips`."""
 
 _KEY = {b"lance-schema:unenforced-primary-key": b"true"}
@@ -38,6 +38,7 @@ CLIPS = pa.schema(
         ("sound_path", pa.string()),
         ("licence", pa.string()),
         ("consent", pa.string()),
+        ("consent_until", pa.date32()),
         ("corpus_age", pa.float32()),
         ("corpus_gender", pa.string()),
         ("corpus_ethnicity", pa.string()),
@@ -68,6 +69,8 @@ JOBS = pa.schema(
         ("ended", pa.timestamp("ms", "UTC")),
         ("counts", pa.string()),
         ("seconds", pa.string()),
+        ("gpu_seconds", pa.string()),
+        ("policy", pa.string()),
     ]
 )
 QUARANTINE = pa.schema(
@@ -92,7 +95,64 @@ LEASES = pa.schema(
         ("expires", pa.float64()),
     ]
 )
-TABLES = {"clips": CLIPS, "makers": MAKERS, "jobs": JOBS, "quarantine": QUARANTINE, "leases": LEASES}
+SNAPSHOTS = pa.schema(
+    [
+        key_field("name"),
+        ("created", pa.timestamp("ms", "UTC")),
+        ("who", pa.string()),
+        ("clips", pa.int64()),
+        ("digest", pa.string()),
+        ("erasure_epoch", pa.int32()),
+        ("row_ids", pa.list_(pa.uint64())),
+        (
+            "makers",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("constituent", pa.string()),
+                        ("digests", pa.list_(pa.string())),
+                        ("codes", pa.list_(pa.int16())),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+ARTIFACTS = pa.schema(
+    [
+        key_field("artifact_id"),
+        ("kind", pa.string()),
+        ("path", pa.string()),
+        ("created", pa.timestamp("ms", "UTC")),
+        ("who", pa.string()),
+        ("row_ids", pa.list_(pa.uint64())),
+        ("erased", pa.int64()),
+    ]
+)
+ERASURES = pa.schema(
+    [
+        key_field("erasure_id"),
+        ("epoch", pa.int32()),
+        ("state", pa.string()),
+        ("asked_by", pa.string()),
+        ("reason", pa.string()),
+        ("started", pa.timestamp("ms", "UTC")),
+        ("ended", pa.timestamp("ms", "UTC")),
+        ("clips", pa.int64()),
+        ("hashes", pa.list_(pa.string())),
+        ("proof", pa.string()),
+    ]
+)
+TABLES = {
+    "clips": CLIPS,
+    "makers": MAKERS,
+    "jobs": JOBS,
+    "quarantine": QUARANTINE,
+    "leases": LEASES,
+    "snapshots": SNAPSHOTS,
+    "artifacts": ARTIFACTS,
+    "erasures": ERASURES,
+}
 
 
 def clip_rows(clips: Sequence[Clip]) -> pa.Table:
@@ -134,9 +194,26 @@ def value_fields(constituent: Constituent) -> list[pa.Field]:
     return value[constituent.kind] + [_extra_field(key, name, kind) for name, kind in constituent.extras]
 
 
-def columns_of(constituent: Constituent) -> list[pa.Field]:
-    """All columns of a constituent: its value and its maker."""
-    return [*value_fields(constituent), pa.field(constituent.maker_column, pa.int16())]
+def columns_of(constituent: Constituent, column: str = "") -> list[pa.Field]:
+    """All columns of a constituent: its value and its maker. column: what they are called after, if not its key."""
+    fields = [*value_fields(constituent), pa.field(constituent.maker_column, pa.int16())]
+    if not column:
+        return fields
+    return [field.with_name(column + field.name.removeprefix(constituent.key)) for field in fields]
+
+
+def candidate(key: str, digest: str) -> str:
+    """The name of the columns that hold a constituent by a maker who is not the live one: `ecapa@1f2e3d4c`."""
+    return f"{key}@{digest[:8]}"
+
+
+def candidates(names: Sequence[str]) -> dict[str, list[str]]:
+    """The candidates among a table's columns, by constituent."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if match := re.fullmatch(r"(\w+)@[0-9a-f]{8}_maker", name):
+            found.setdefault(match[1], []).append(name.removesuffix("_maker"))
+    return found
 
 
 def bulky_columns() -> set[str]:

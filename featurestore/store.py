@@ -9,7 +9,7 @@ Filling is in `filling`, questions are in `queries`, reading for training in `lo
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +24,7 @@ from featurestore.clip import Clip
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.leases import Lease
 from featurestore.makers import Maker
+from featurestore.places import Place
 from featurestore.schema import FORMAT, TABLES, clip_rows, columns_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Store:
 
     def __init__(self, uri: str):
         self.uri = str(uri).rstrip("/")
+        self.place = Place(self.uri)
 
     @classmethod
     def open(cls, uri: str) -> "Store":
@@ -81,15 +83,12 @@ class Store:
             for name, schema in reversed(TABLES.items()):  # `clips` last: a store is one when it is there
                 if not store.exists(name):
                     empty, stable = schema.empty_table(), name == "clips"
-                    lance.write_dataset(empty, store.table_uri(name), enable_stable_row_ids=stable)
+                    store.place.write_table(name, empty, enable_stable_row_ids=stable)
         return store
-
-    def table_uri(self, name: str) -> str:
-        return f"{self.uri}/{name}.lance"
 
     def table(self, name: str) -> lance.LanceDataset:
         """The newest version of a table as a Lance dataset."""
-        return lance.dataset(self.table_uri(name))
+        return self.place.table(name)
 
     def exists(self, name: str = "clips") -> bool:
         """Whether the table is there."""
@@ -107,7 +106,7 @@ class Store:
         Idempotent, and the same clip twice in `clips` is one clip. Holds the lease `register`.
         """
         seen = new = 0
-        with Lease(self.table_uri("leases"), ["register"], "registering clips") as lease:
+        with Lease(self.place, ["register"], "registering clips") as lease:
             known = set(self.table("clips").to_table(columns=["clip_id"])["clip_id"].to_pylist())
 
             def unknown() -> Iterator[Clip]:
@@ -123,17 +122,21 @@ class Store:
             fresh = unknown()
             while batch := list(islice(fresh, 16 * FRAGMENT_CLIPS)):
                 lease.check()
-                lance.write_dataset(
-                    clip_rows(batch), self.table_uri("clips"), mode="append", max_rows_per_file=FRAGMENT_CLIPS
-                )
+                self.place.write_table("clips", clip_rows(batch), mode="append", max_rows_per_file=FRAGMENT_CLIPS)
                 new += len(batch)
         return Registration(new, seen - new)
 
-    def ensure_columns(self, keys: Iterable[str]) -> None:
-        """Add the columns of constituents that the table has not had before; only metadata is written."""
+    def ensure_columns(self, columns: Mapping[str, str]) -> None:
+        """Add columns that the table has not had before; only metadata is written. Needs the lease `columns`.
+
+        columns: constituent -> what its columns are called: its key, or a candidate's name.
+        """
         dataset = self.table("clips")
         fields = [
-            field for key in keys for field in columns_of(constituent(key)) if field.name not in dataset.schema.names
+            field
+            for key, column in columns.items()
+            for field in columns_of(constituent(key), column)
+            if field.name not in dataset.schema.names
         ]
         if fields:
             dataset.add_columns(fields)

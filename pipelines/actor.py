@@ -1,17 +1,19 @@
-"""The Ray actor that fills chunks: it reads the clips, makes what they lack, and writes a journal file itself."""
+"""The Ray actor that fills chunks: it reads the clips, makes what they lack, and writes what it made itself."""
 
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+import pyarrow as pa
 import ray
 
 from featurestore import filling, journal
 from featurestore.errors import VoxportraitError
+from featurestore.journal import Rejected
 from featurestore.store import Store
 from pipelines.batching import PLACES
 from pipelines.extractors import Extractor, extractors_for
@@ -45,10 +47,10 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Status:
-    """What an actor is doing: clips done of its chunk, the clip it is at, seconds it has been at it."""
+    """What an actor is doing: clips done of its chunk, the number in it of the clip it is at, and for how long."""
 
     done: int
-    clip_id: str | None
+    at: int | None
     seconds: float
 
 
@@ -70,7 +72,7 @@ class FillActor:
         self.constituents, self.recipe, self.device, self.threads = constituents, recipe, device, threads
         self.maker_ids, self.digests = maker_ids, digests
         self.done, self.since = 0, time.monotonic()
-        self.clip_id: str | None = None
+        self.at: int | None = None
 
     def load(self) -> Loaded:
         """Bring the models into memory."""
@@ -82,50 +84,55 @@ class FillActor:
         return Loaded(broken)
 
     def status(self) -> Status:
-        return Status(self.done, self.clip_id, time.monotonic() - self.since)
+        return Status(self.done, self.at, time.monotonic() - self.since)
 
-    def _at(self, clip_id: str) -> None:
-        self.clip_id, self.since = clip_id, time.monotonic()
-
-    def run(self, chunk: filling.Chunk) -> ChunkReport:
-        """Fill a chunk and journal it."""
+    @ray.method(num_returns=2)
+    def run(self, chunk: filling.Chunk, rejected: Sequence[Rejected] = ()) -> tuple[ChunkReport, pa.Table]:
+        """Fill a chunk. rejected: what the driver has found that a clip of it cannot give."""
         self.done = 0
         clips, row_ids = filling.read_clips(self.store, chunk)
+        number = {clip.clip_id: i for i, clip in enumerate(clips)}
+
+        def at(clip_id: str, whats: Sequence[str]) -> None:
+            if self.at != number[clip_id]:
+                self.at, self.since = number[clip_id], time.monotonic()
+            if len(clips) == 1:
+                journal.mark(self.store.place, chunk.name, whats)
+
         places = [offset % PLACES for offset in chunk.offsets]
         outcomes: list[Outcome] = []
         for _, group in groupby(range(len(clips)), lambda i: places[i] // self.worker.group):
             members = list(group)
             outcomes += self.worker.fill_group(
-                [clips[i] for i in members], [chunk.wanted[i] for i in members], [places[i] for i in members], self._at
+                [clips[i] for i in members], [chunk.wanted[i] for i in members], [places[i] for i in members], at
             )
             self.done += len(members)
-        rejected = [
-            journal.Rejected(clip.clip_id, r.what, self.digests[r.what], r.reason, r.message)
+        self.at = None
+        if len(clips) == 1:
+            journal.marked(self.store.place, chunk.name)
+        found = [
+            Rejected(clip.clip_id, r.what, self.digests[r.what], r.reason, r.message, r.attempts)
             for clip, outcome in zip(clips, outcomes, strict=True)
             for r in outcome.rejected
         ]
-        report = ChunkReport(len(clips))
+        keys = sorted(frozenset.union(*chunk.wanted))
+        values = [outcome.values for outcome in outcomes]
+        table, losses = journal.chunk_table(row_ids, keys, values, self.maker_ids, [*rejected, *found])
+        report = ChunkReport(len(clips), losses=Counter(losses))
         for outcome in outcomes:
             report.seconds.update(outcome.seconds)
-        self.clip_id = None
-        keys = sorted(frozenset.union(*chunk.wanted))
-        losses = journal.write(
-            self.store.uri,
-            chunk.fragment,
-            chunk.name,
-            row_ids,
-            keys,
-            [o.values for o in outcomes],
-            self.maker_ids,
-            rejected,
-        )
-        report.losses.update(losses)
-        report.rejected.update(r.reason for r in rejected)
-        return report
+        report.rejected.update(r.reason for r in (*rejected, *found))
+        return report, table
 
-    def seal(self, fragment: int, names: Sequence[str], keys: Sequence[str]) -> filling.Sealed:
-        """Write a finished fragment's columns from its journal."""
-        return filling.seal(self.store, fragment, names, keys)
+    def keep(self, names: Sequence[str], *tables: pa.Table) -> Sequence[str]:
+        """Put finished chunks into the journal."""
+        for name, table in zip(names, tables, strict=True):
+            journal.write(self.store.place, name, table)
+        return names
+
+    def seal(self, fragment: int, columns: Mapping[str, str], kept: Sequence[str], *tables: pa.Table) -> filling.Sealed:
+        """Write a finished fragment's columns from its chunks, in memory and in the journal."""
+        return filling.seal(self.store, fragment, columns, tables, kept)
 
 
 def _pin_threads(threads: int) -> None:

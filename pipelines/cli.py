@@ -33,7 +33,11 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Ray actors; one a core
 Address = Annotated[str | None, typer.Option("--ray-address", help="A Ray cluster; this machine alone by default.")]
 Device = Annotated[str, typer.Option(help="Where the models run: cpu, cuda, or auto: a GPU where there is one.")]
 Deadline = Annotated[float, typer.Option(min=1, help="Seconds that one clip may take.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Make values of another maker again, in place.")]
+Wait = Annotated[float, typer.Option(help="Seconds to wait for another job to leave the store.")]
+JournalEvery = Annotated[
+    float,
+    typer.Option(min=0, help="Seconds of work that a kill may cost: finished clips go to the journal this often."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Source = Annotated[str, typer.Argument(help="Its layout: voxceleb2, voxceleb1, avspeech, folder.", show_default=False)]
 Root = Annotated[Path, typer.Argument(help="Its folder.", show_default=False)]
@@ -198,7 +202,8 @@ def extract(
     address: Address = None,
     device: Device = "auto",
     deadline: Deadline = 120,
-    replace: Replace = False,
+    wait: Wait = 0,
+    journal_every: JournalEvery = 120,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -212,7 +217,7 @@ def extract(
     from pipelines.sources import read
 
     names, recipe = _names(constituents), Recipe(detector, face, attributes)
-    options = Options(workers=workers, address=address, device=device, deadline=deadline)
+    options = Options(workers, address, device, deadline, journal_every=journal_every, wait=wait)
     clips = read(source, root, one_video_per_speaker)
     if dry_run:
         _show_plan(store, names, clips, recipe, as_json)
@@ -221,7 +226,7 @@ def extract(
     with bar("registering", "clips") as progress:
         registered = opened.register(clips, lambda seen: progress(seen, None))
     say(f"registered {registered.new:,} new clips; {registered.known:,} were known")
-    _fill(opened, names, options, recipe, replace, as_json, {"registered": registered.new})
+    _fill(opened, names, options, recipe, as_json, {"registered": registered.new})
 
 
 def fill(
@@ -234,7 +239,8 @@ def fill(
     address: Address = None,
     device: Device = "auto",
     deadline: Deadline = 120,
-    replace: Replace = False,
+    wait: Wait = 0,
+    journal_every: JournalEvery = 120,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -244,11 +250,11 @@ def fill(
     from pipelines.recipe import Recipe
 
     names, recipe = _names(constituents), Recipe(detector, face, attributes)
-    options = Options(workers=workers, address=address, device=device, deadline=deadline)
+    options = Options(workers, address, device, deadline, journal_every=journal_every, wait=wait)
     if dry_run:
         _show_plan(store, names, [], recipe, as_json)
         return
-    _fill(FeatureStore.open(store), names, options, recipe, replace, as_json, {})
+    _fill(FeatureStore.open(store), names, options, recipe, as_json, {})
 
 
 def _show_plan(uri: str, names: list[str], clips: Iterable[Clip], recipe: "Recipe", as_json: bool) -> None:
@@ -260,12 +266,14 @@ def _show_plan(uri: str, names: list[str], clips: Iterable[Clip], recipe: "Recip
         print_json(planned)
         return
     say(f"{planned['new']:,} new clips, {planned['clips']:,} registered")
-    columns = ("constituent", "to fill", "of it by another maker", "filled", "quarantined")
+    columns = ("constituent", "into", "to fill", "filled", "quarantined")
     print_table(columns, planned["constituents"])
     for line in lines(planned["left_out"]):
         say(line)
-    if any(row[2] for row in planned["constituents"]):
-        say("another maker made some of these values: they are made again only with --replace")
+    if any(row[0] != row[1] for row in planned["constituents"]):
+        say(
+            "another model or version made some of the values that are there: new ones go beside them, as candidates"
+        )
 
 
 def _fill(
@@ -273,7 +281,6 @@ def _fill(
     names: list[str],
     options: "Options",
     recipe: "Recipe",
-    replace: bool,
     as_json: bool,
     known: dict[str, Any],
 ) -> None:
@@ -289,7 +296,7 @@ def _fill(
             draw(done, total, "; ".join([doing, *notes]))
 
         try:
-            summary = run(store, names, options, replace, progress, should_stop, recipe, say)
+            summary = run(store, names, options, progress, should_stop, recipe, say)
         finally:
             stop_ray()  # while its own messages still go to standard error
     if as_json:

@@ -1,5 +1,7 @@
 """Faults of the machine, told from faults of a clip: they pass when the worker is replaced."""
 
+import errno
+
 OUT_OF_MEMORY, DEVICE = "out of memory", "device error"
 
 _NO_ROOM = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "bad_alloc")
@@ -27,3 +29,20 @@ def fault_of(error: BaseException) -> str | None:
 
 def _has(text: str, signs: tuple[str, ...]) -> bool:
     return any(sign in text for sign in signs)
+
+
+_FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+_FINAL = (
+    "No space left",
+    "Disk quota",
+    "File too large",
+    "Permission denied",
+    "Read-only",
+    "Access Denied",
+    "Forbidden",
+)
+
+
+def is_final(error: OSError) -> bool:
+    """Whether trying again is of no use: the disk is full or not to be written to."""
+    return error.errno in _FINAL_NUMBERS or _has(str(error), _FINAL)

@@ -5,17 +5,20 @@ one chunk an actor. A chunk whose actor dies or exceeds a clip's deadline is run
 does it again is quarantined alone.
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from featurestore import journal
 from featurestore.catalogue import constituent
 from featurestore.clip import Clip
-from featurestore.errors import UsageError, VoxportraitError, choose
+from featurestore.errors import VoxportraitError, choose
 from featurestore.filling import Plan, Want, plan
 from featurestore.jobs import Job
-from featurestore.leases import Lease
+from featurestore.leases import Lease, LeaseHeld
 from featurestore.store import Store, lance_errors
 from pipelines.crew import Crew
 from pipelines.extractors import Extractor
@@ -83,7 +86,6 @@ def fill(
     store: Store,
     constituents: Sequence[str],
     options: Options | None = None,
-    replace: bool = False,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     recipe: Recipe = Recipe(),
@@ -91,10 +93,9 @@ def fill(
 ) -> Summary:
     """Fill what clips lack of `constituents`, and come back when nothing is missing that can be made.
 
-    A constituent whose model is missing is left out, and the others are filled. told: called at the start with a line
-    for a person about each missing model, and about untrained ones.
-    replace: values made by another maker are made again in place; without it they are an error that names them.
-    Raises LeaseHeld when another job is at work in the store.
+    A constituent whose model is missing is left out, and the others are filled. One whose live values another maker
+    made is filled into a candidate beside them. told: called with a line for a person about each of these, about
+    untrained models, and about a job that is waited for. Raises LeaseHeld when another job is at work in the store.
     """
     for key in constituents:
         constituent(key)
@@ -110,17 +111,17 @@ def fill(
         told(f"untrained weights make {', '.join(able.untrained)}: the store marks every such value")
     wants = wants_of(able, recipe)
     summary = Summary(left_out=able.left_out, untrained=able.untrained)
-    with Lease(store.table_uri("leases"), ["columns"], "preparing a fill"), lance_errors("preparing the table"):
-        store.ensure_columns(want.constituent for want in wants)
-        store.enter_makers(want.maker for want in wants)
-    todo = plan(store, wants)
-    check_replacement(todo, replace)
-    if not todo.chunks:
+    with lance_errors("preparing the table"):
+        lease, todo = _prepare(store, wants, options.wait, told, should_stop)
+    if lease is None:
         return summary
-    resources = [f"fragment:{fragment}" for fragment in todo.chunks]
-    with Lease(store.table_uri("leases"), resources, "filling") as lease, lance_errors("writing to the store"):
-        todo = plan(store, wants)  # again, now that nobody else can change these fragments
-        todo.chunks = {f: chunks for f, chunks in todo.chunks.items() if f"fragment:{f}" in resources}
+    for key, column in todo.columns.items():
+        if column != key and todo.missing[key]:
+            told(
+                f"{key}: another model or version made the values that are there; the new ones go beside them as "
+                f"{column}. Then: voxportrait store promote {key}"
+            )
+    with closing_lease(lease), lance_errors("writing to the store"):
         job = Job(store, "fill")
         digests = {want.constituent: want.maker.digest for want in wants} | input_makers(able.extractors, recipe)
         crew = Crew(able.extractors, recipe, digests, options)
@@ -141,11 +142,57 @@ def fill(
     return summary
 
 
-def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip], recipe: Recipe = Recipe()) -> dict[str, Any]:
-    """What `extract` would do: how many of `clips` are new, and (constituent, to fill, of it
-    made by another maker, filled, quarantined) rows.
+@contextmanager
+def closing_lease(lease: Lease) -> Iterator[None]:
+    """Give a lease back at the end."""
+    try:
+        yield
+    finally:
+        lease.release()
 
-    Writes nothing; the store need not exist. left_out: constituent -> the model that is missing.
+
+def _prepare(
+    store: Store,
+    wants: Sequence[Want],
+    wait: float,
+    told: Callable[[str], None],
+    should_stop: Callable[[], bool],
+) -> tuple[Lease | None, Plan]:
+    """Make the columns and enter the makers that are wanted; lease the fragments that lack something, and plan them.
+
+    No lease where nothing is lacking. wait: seconds until LeaseHeld is raised.
+    """
+    until, waited = time.monotonic() + wait, False
+    while True:
+        try:
+            with Lease(store.place, ["columns"], "preparing a fill"):
+                todo = plan(store, wants)
+                store.ensure_columns(todo.columns)
+                store.enter_makers(want.maker for want in wants)
+                todo = plan(store, wants)
+                if not todo.fragments:
+                    journal.remove(store.place, todo.leftover)
+                    return None, todo
+                resources = [f"fragment:{fragment}" for fragment in todo.fragments]
+                lease = Lease(store.place, resources, "filling").acquire()
+                again = plan(store, wants)  # now that nobody else can change these fragments
+                again.only(todo.fragments)
+                journal.remove(store.place, again.leftover)
+                return lease, again
+        except LeaseHeld as held:
+            if time.monotonic() >= until or should_stop():
+                raise
+            if not waited:
+                told(f"waiting: {held}")
+            waited = True
+            time.sleep(min(2.0, wait))
+
+
+def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip], recipe: Recipe = Recipe()) -> dict[str, Any]:
+    """What `extract` would do: new clips, and (constituent, column, to fill, filled, quarantined) rows.
+
+    Writes nothing; the store need not exist. column: the constituent's, or a candidate's where another maker's values
+    are live. left_out: constituent -> the model that is missing.
     """
     store = Store(uri)
     recipe = resolve(recipe, detector_of(store) if store.exists() else None)
@@ -165,22 +212,11 @@ def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip], recipe
     rows = [
         (
             key,
+            todo.columns.get(key, key),
             todo.missing.get(key, 0) + fresh[key],
-            todo.replaced.get(key, 0),
             todo.filled.get(key, 0),
             todo.quarantined.get(key, 0),
         )
         for key in (want.constituent for want in wants)
     ]
     return {"new": new, "clips": len(known), "constituents": rows, "left_out": able.left_out}
-
-
-def check_replacement(todo: Plan, replace: bool) -> None:
-    """A UsageError if values of another maker would be replaced without having been asked for."""
-    replaced = Counter({key: n for key, n in todo.replaced.items() if n})
-    if replaced and not replace:
-        names = ", ".join(f"{key} ({n} clips)" for key, n in replaced.items())
-        raise UsageError(
-            f"another maker (model, library version or parameters) made {names}. Say --replace to make them again, or "
-            "leave them out with --constituents."
-        )

@@ -37,6 +37,9 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 LONGEST_MESSAGE = 300
 
+At = Callable[[str, Sequence[str]], None]
+"""Told what is made next: a clip's id, and parts or constituents of it."""
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -45,6 +48,7 @@ class Rejection:
     what: str
     reason: str
     message: str
+    attempts: int = 1
 
 
 @dataclass
@@ -100,24 +104,25 @@ class Worker:
         clips: Sequence[Clip],
         wanted: Sequence[frozenset[str]],
         places: Sequence[int],
-        at: Callable[[str], None] = lambda clip_id: None,
+        at: At = lambda clip_id, whats: None,
     ) -> list[Outcome]:
         """Make the wanted constituents of clips at their places in a group (0 to `PLACES` - 1).
 
         Never raises for a clip's sake: see `Outcome.rejected`. A rejected part blocks the extractors that need it; the
-        others go on. `at` is called with the clip that is next, and before each batch with the batch's first clip.
+        others go on. `at` is called with a clip and what is made of it next; of a batch with the batch's first clip.
         Raises Unfit when memory or device fails: then another worker has to do it.
         """
         outcomes = [Outcome() for _ in clips]
         inputs: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
         for clip, keys, place, outcome in zip(clips, wanted, places, outcomes, strict=True):
-            at(clip.clip_id)
             sample, missing = Sample(clip, self.finder.find), set[str]()
             for extractor in self.extractors:
                 makes = [key for key in extractor.makes if key in keys]
                 known = all(getattr(clip, column) is not None for column in extractor.requires)
-                if not (makes and known and _prepare(sample, extractor.needs, missing, outcome)):
+                here = partial(at, clip.clip_id)
+                if not (makes and known and _prepare(sample, extractor.needs, missing, outcome, here)):
                     continue
+                here(makes)
                 if isinstance(extractor, Network):
                     given = _attempt(makes, partial(extractor.inputs, sample), outcome)
                     if given is not None:
@@ -127,7 +132,8 @@ class Worker:
         by_place = {place: (keys, outcome) for keys, place, outcome in zip(wanted, places, outcomes, strict=True)}
         for extractor in self.extractors:
             if isinstance(extractor, Network) and inputs[extractor.name]:
-                at(clips[places.index(min(inputs[extractor.name]))].clip_id)
+                first = places.index(min(inputs[extractor.name]))
+                at(clips[first].clip_id, [key for key in extractor.makes if key in wanted[first]])
                 self._infer(extractor, inputs[extractor.name], by_place)
         return outcomes
 
@@ -158,11 +164,14 @@ def _values(extractor: Network, result: Any) -> Values:
     return extractor.values(result)
 
 
-def _prepare(sample: Sample, needs: str, missing: set[str], outcome: Outcome) -> bool:
+def _prepare(
+    sample: Sample, needs: str, missing: set[str], outcome: Outcome, here: Callable[[Sequence[str]], None]
+) -> bool:
     """Make the parts of the sample that are needed; False if one cannot be had. Each is tried once, then `missing`."""
     for part in PARTS[needs]:
         if part in missing:
             return False
+        here([part])
         if _attempt([part], partial(getattr, sample, part), outcome) is None:
             missing.add(part)
             return False

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from featurestore import filling, journal
+from featurestore import inprocess
 from featurestore.catalogue import CATALOGUE, Constituent
 from featurestore.clip import Clip
 from featurestore.conditioning import LAYOUTS, Assembler
 from featurestore.filling import Want
-from featurestore.leases import Lease
 from featurestore.loader import Loader
 from featurestore.makers import Maker
 from featurestore.store import Store
@@ -59,19 +58,10 @@ def random_store(uri: str, clips: int) -> Store:
     store.register(Clip(f"random/id{i:06d}/v/00001", "/nowhere", "train") for i in range(clips))
     keys = [k for k in LAYOUTS["slf"].constituents if CATALOGUE[k].kind in ("vector", "block")] + ["face_128"]
     wants = [Want(key, Maker(key, "random", "numpy", trained=False)) for key in keys]
-    store.ensure_columns(keys)
-    ids = store.enter_makers(want.maker for want in wants)
-    maker_ids = {want.constituent: ids[want.maker.digest] for want in wants}
     draw = np.random.default_rng(0)
-    todo = filling.plan(store, wants)
-    with Lease(store.table_uri("leases"), [f"fragment:{f}" for f in todo.chunks], "benchmark") as lease:
-        for fragment, chunks in todo.chunks.items():
-            for chunk in chunks:
-                _, row_ids = filling.read_clips(store, chunk)
-                values = [{k: v for key in keys for k, v in _random(CATALOGUE[key], draw).items()} for _ in row_ids]
-                journal.write(store.uri, fragment, chunk.name, row_ids, keys, values, maker_ids, [])
-            sealed = filling.seal(store, fragment, [chunk.name for chunk in chunks], keys)
-            filling.commit(store, [sealed], lease, "benchmark")
+    inprocess.fill(
+        store, wants, lambda clip, lacks: {k: v for key in keys for k, v in _random(CATALOGUE[key], draw).items()}
+    )
     return store
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurestore import filling, journal
+from featurestore import inprocess
 from featurestore.clip import Clip
 from featurestore.conditioning import SYSTEMS, image_guide
 from featurestore.filling import Want
 from featurestore.jobs import Job
-from featurestore.leases import Lease
+from featurestore.journal import Rejected
 from featurestore.makers import Maker
 from featurestore.store import Store
 from training.loop import train
@@ -61,25 +61,14 @@ def fill(store: Store, consent: str = "synthetic") -> None:
         [*clips, Clip("made/id00001/video9/00001", "/nowhere.mp4", "train", licence="CC0-1.0", consent=consent)]
     )
     wants = [Want(key, Maker(key, f"maker of {key}", "numpy", "f00d" * 16, trained=key != "ecapa")) for key in KEYS]
-    store.ensure_columns(KEYS)
-    store.enter_makers(want.maker for want in wants)
-    ids = store.known_makers()
-    makers = {want.constituent: ids[want.maker.digest] for want in wants}
     job = Job(store, "fill")
-    todo = filling.plan(store, wants)
-    with Lease(store.table_uri("leases"), [f"fragment:{f}" for f in todo.chunks], "testing") as lease:
-        for fragment, chunks in todo.chunks.items():
-            for chunk in chunks:
-                found, row_ids = filling.read_clips(store, chunk)
-                made = [{} if one.video_id == "video9" else values(one) for one in found]
-                rejected = [
-                    journal.Rejected(one.clip_id, "face", "detector", "no face", "none in 5 <frames>")
-                    for one in found
-                    if one.video_id == "video9"
-                ]
-                journal.write(store.uri, fragment, chunk.name, row_ids, KEYS, made, makers, rejected)
-            names = [chunk.name for chunk in chunks]
-            filling.commit(store, [filling.seal(store, fragment, names, KEYS)], lease, job.job_id)
+
+    def make(clip: Clip, wanted: frozenset[str]) -> dict | Rejected:
+        if clip.video_id == "video9":
+            return Rejected(clip.clip_id, "face", "detector", "no face", "none in 5 <frames>")
+        return values(clip)
+
+    inprocess.fill(store, wants, make, job.job_id)
     job.end("finished", {"clips": 25, "filled": dict.fromkeys(KEYS, 24)}, {"face": 3.0, "ecapa": 5.0, "wall": 4.0})
 
 

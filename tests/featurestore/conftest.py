@@ -39,19 +39,18 @@ def value(key: str, clip_id: str, parameter: int = 0) -> dict[str, Any]:
 
 
 def fill(store: Store, wants: list[Want], reject: dict[str, str] | None = None, only: int | None = None) -> int:
-    """A fill job in one process; `reject`: clip id -> reason; only: stop after so many chunks, as if killed."""
-    store.ensure_columns(w.constituent for w in wants)
+    """A fill job in one process; `reject`: clip id -> reason; only: journal so many chunks and stop, as if killed."""
     store.enter_makers(w.maker for w in wants)
     ids = store.known_makers()
     maker_ids = {w.constituent: ids[w.maker.digest] for w in wants}
     parameters = {w.constituent: w.maker.parameters["parameter"] for w in wants}
+    store.ensure_columns(filling.plan(store, wants).columns)
     todo = filling.plan(store, wants)
     run = 0
-    with Lease(store.table_uri("leases"), [f"fragment:{f}" for f in todo.chunks], "testing") as lease:
-        for fragment, chunks in todo.chunks.items():
-            for chunk in chunks:
-                if chunk.name in journal.finished(store.uri, fragment):
-                    continue
+    with Lease(store.place, [f"fragment:{f}" for f in todo.fragments], "testing") as lease:
+        for fragment in todo.fragments:
+            tables = []
+            for chunk in todo.chunks(fragment):
                 if run == only:
                     return run
                 run += 1
@@ -68,9 +67,14 @@ def fill(store: Store, wants: list[Want], reject: dict[str, str] | None = None, 
                         columns |= value(key, one.clip_id, parameters[key])
                     values.append(columns)
                 keys = sorted(frozenset.union(*chunk.wanted))
-                journal.write(store.uri, fragment, chunk.name, row_ids, keys, values, maker_ids, rejected)
-            names = [chunk.name for chunk in chunks]
-            filling.commit(store, [filling.seal(store, fragment, names, list(maker_ids))], lease, "job")
+                table, _ = journal.chunk_table(row_ids, keys, values, maker_ids, rejected)
+                tables.append(table)
+                if only is not None:
+                    journal.write(store.place, chunk.name, table)
+            kept = todo.journal.get(fragment, [])
+            sealed = filling.seal(store, fragment, todo.columns, tables, kept)
+            filling.commit(store, [sealed], lease, "job")
+            journal.remove(store.place, kept)
     return run
 
 

@@ -33,7 +33,7 @@ def test_values_come_back_as_they_were_made(store):
 def test_a_second_run_plans_nothing(store):
     wants = [want("ecapa"), want("gender")]
     assert fill(store, wants) > 0
-    assert filling.plan(store, wants).chunks == {}
+    assert filling.plan(store, wants).fragments == []
     assert fill(store, wants) == 0
 
 
@@ -47,7 +47,7 @@ def test_a_killed_run_is_taken_up_from_its_journal_and_gives_the_same_store(tmp_
     resumed = fill(store, wants, reject)
     assert (killed, resumed) == (5, whole - 5)
     assert digest(store) == digest(other)
-    assert journal.pending(store.uri) == 0
+    assert journal.pending(store.place) == 0
 
 
 def test_a_new_constituent_leaves_the_others_alone(store):
@@ -79,14 +79,19 @@ def test_a_quarantined_clip_is_left_out_until_its_maker_changes(store):
     assert planned.quarantined == {"ecapa": 1}
 
 
-def test_another_maker_is_seen_as_a_replacement(store):
+def test_another_maker_fills_a_candidate_beside_the_live_values(store):
     fill(store, [want("ecapa")])
-    planned = filling.plan(store, [want("ecapa", parameter=1)])
-    assert planned.replaced == {"ecapa": 300}
-    fill(store, [want("ecapa", parameter=1)])
-    table = store.table("clips").to_table(columns=["clip_id", "ecapa"], limit=1)
-    made = value("ecapa", table["clip_id"][0].as_py(), 1)["ecapa"].astype(np.float16)
-    np.testing.assert_array_equal(decode(table["ecapa"], (192,), "float16")[0], made)
+    before = store.table("clips").to_table(columns=["ecapa"])
+    other = want("ecapa", parameter=1)
+    column = filling.plan(store, [other]).columns["ecapa"]
+    assert column == f"ecapa@{other.maker.digest[:8]}"
+    assert fill(store, [other]) > 0
+    assert fill(store, [other]) == 0
+    assert fill(store, [want("ecapa")]) == 0
+    table = store.table("clips").to_table(columns=["clip_id", "ecapa", column])
+    assert table.select(["ecapa"]).equals(before)
+    made = np.stack([value("ecapa", i, 1)["ecapa"] for i in table["clip_id"].to_pylist()]).astype(np.float16)
+    np.testing.assert_array_equal(decode(table[column], (192,), "float16"), made)
 
 
 def test_a_clip_without_the_metadata_is_not_planned(store):
@@ -96,41 +101,58 @@ def test_a_clip_without_the_metadata_is_not_planned(store):
 
 
 def test_chunks_do_not_depend_on_what_is_missing(store):
-    everything = {c.offsets for c in filling.plan(store, [want("ecapa")]).chunks[0]}
+    everything = {c.offsets for c in filling.plan(store, [want("ecapa")]).chunks(0)}
     fill(store, [want("ecapa")], {clip(n).clip_id: "lost" for n in range(0, 256, 3)})
     store.table("quarantine").delete("true")
-    rest = filling.plan(store, [want("ecapa")]).chunks[0]
+    rest = filling.plan(store, [want("ecapa")]).chunks(0)
     assert all(any(set(chunk.offsets) <= set(whole) for whole in everything) for chunk in rest)
 
 
 def test_a_commit_survives_a_column_that_was_added_meanwhile(store):
     wants = [want("ecapa")]
-    store.ensure_columns(["ecapa"])
+    store.ensure_columns({"ecapa": "ecapa"})
     store.enter_makers(w.maker for w in wants)
     ids = store.known_makers()
-    chunk = filling.plan(store, wants).chunks[1][0]
+    chunk = filling.plan(store, wants).chunks(1)[0]
     clips, row_ids = filling.read_clips(store, chunk)
     values = [value("ecapa", c.clip_id) for c in clips]
-    journal.write(store.uri, 1, chunk.name, row_ids, ["ecapa"], values, {"ecapa": ids[wants[0].maker.digest]}, [])
-    sealed = filling.seal(store, 1, [chunk.name], ["ecapa"])
-    store.ensure_columns(["gender"])
-    with filling.Lease(store.table_uri("leases"), ["fragment:1"], "testing") as lease:
+    table, _ = journal.chunk_table(row_ids, ["ecapa"], values, {"ecapa": ids[wants[0].maker.digest]}, [])
+    sealed = filling.seal(store, 1, {"ecapa": "ecapa"}, [table])
+    store.ensure_columns({"gender": "gender"})
+    with filling.Lease(store.place, ["fragment:1"], "testing") as lease:
         filling.commit(store, [sealed], lease, "job")
     table = store.table("clips").to_table(columns=["ecapa_maker", "gender_maker"])
     assert table["ecapa_maker"].null_count == 300 - len(clips)
 
 
-def test_a_value_of_the_wrong_size_is_refused(store):
-    chunk = filling.plan(store, [want("face_128")]).chunks[0][0]
+def test_a_value_of_the_wrong_size_is_refused():
     with pytest.raises(ValueError, match="takes 49152 bytes"):
-        journal.write(
-            store.uri, 0, chunk.name, [0], ["face_128"], [{"face_128": np.zeros((2, 2, 3))}], {"face_128": 0}, []
-        )
+        journal.chunk_table([0], ["face_128"], [{"face_128": np.zeros((2, 2, 3))}], {"face_128": 0}, [])
 
 
-def test_values_beyond_float16_are_counted(store):
-    chunk = filling.plan(store, [want("ecapa")]).chunks[0][0]
+def test_values_beyond_float16_are_counted():
     ecapa = np.ones(192, np.float32)
     ecapa[:3] = 1e6, 1e-9, 0
-    losses = journal.write(store.uri, 0, chunk.name, [0], ["ecapa"], [{"ecapa": ecapa}], {"ecapa": 0}, [])
+    _, losses = journal.chunk_table([0], ["ecapa"], [{"ecapa": ecapa}], {"ecapa": 0}, [])
     assert losses == {"ecapa": 2}
+
+
+def test_the_journal_serves_another_job_whatever_its_chunks(store):
+    both, one = [want("ecapa"), want("gender")], [want("gender")]
+    assert fill(store, both, only=3) == 3
+    planned = filling.plan(store, one)
+    assert planned.resumed == 48
+    assert planned.work == 300 - 48
+    assert len(planned.foreign) == 3
+    fill(store, one)
+    assert filling.plan(store, both).work == 300
+
+
+def test_a_damaged_journal_file_is_of_no_use(store):
+    fill(store, [want("ecapa")], only=2)
+    name = journal.names(store.place)[0]
+    with store.place.files.open_output_stream(f"_journal/{name}.arrow") as file:
+        file.write(b"ARROW1 and no more")
+    planned = filling.plan(store, [want("ecapa")])
+    assert planned.leftover == [name]
+    assert planned.resumed == 16
