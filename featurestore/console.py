@@ -14,6 +14,10 @@ Store = Annotated[
         "--store", envvar="VOXPORTRAIT_STORE", help="The store: a folder or an object-store URI.", show_default=False
     ),
 ]
+RequireConsent = Annotated[bool, typer.Option("--require-consent", help="Only clips with a consent that holds today.")]
+Licences = Annotated[
+    list[str] | None, typer.Option("--licence", help="Only clips under this licence; may be said again for another.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 
 

@@ -1,6 +1,7 @@
 """Named places where the fault drill kills the process, as the failpoints of TiKV and FreeBSD. Idle without the drill.
 
-The environment variable VOXPORTRAIT_FAILPOINTS names a folder; a file `<point>` in it is the order to die there. Who removes the file dies, so an order is obeyed once.
+The environment variable VOXPORTRAIT_FAILPOINTS names a folder; a file `<point>` in it is the order to die there. Who
+removes the file dies, so an order is obeyed once.
 """
 
 import os

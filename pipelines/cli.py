@@ -271,9 +271,7 @@ def _show_plan(uri: str, names: list[str], clips: Iterable[Clip], recipe: "Recip
     for line in lines(planned["left_out"]):
         say(line)
     if any(row[0] != row[1] for row in planned["constituents"]):
-        say(
-            "another model or version made some of the values that are there: new ones go beside them, as candidates"
-        )
+        say("another model or version made some of the values that are there: new ones go beside them, as candidates")
 
 
 def _fill(

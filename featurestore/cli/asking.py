@@ -1,4 +1,4 @@
-"""`voxportrait store ...`: questions to a store."""
+"""`voxportrait store info|coverage|sql`."""
 
 from base64 import b64encode
 from enum import StrEnum
@@ -12,8 +12,6 @@ from featurestore.console import Json, Store, print_json, print_table, say
 if TYPE_CHECKING:
     import pyarrow
 
-app = typer.Typer(no_args_is_help=True, help="Ask a store questions.")
-
 
 class Format(StrEnum):
     """How an answer is written."""
@@ -24,7 +22,6 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-@app.command()
 def info(store: Store, as_json: Json = False) -> None:
     """Clips, speakers, hours, splits, size, and the last job."""
     import featurestore
@@ -48,7 +45,6 @@ def _short(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-@app.command()
 def coverage(store: Store, as_json: Json = False) -> None:
     """How far each constituent is filled, and how many clips each system could be trained on."""
     import featurestore
@@ -71,7 +67,6 @@ def coverage(store: Store, as_json: Json = False) -> None:
     print_table(("system", "clips with all it needs"), found["systems"].items())
 
 
-@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="For example: select split, count(*) from clips group by 1")],
     store: Store,
@@ -127,17 +122,4 @@ def _cell(value: object) -> object:
     return value if value is None or type(value) is int else str(value)
 
 
-@app.command()
-def quarantine(store: Store, as_json: Json = False) -> None:
-    """The clips that could not give something, and why."""
-    import featurestore
-
-    rows = featurestore.open(store).table("quarantine").to_table().sort_by("clip_id").to_pylist()
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        say("nothing is in quarantine")
-        return
-    columns = ("clip_id", "constituent", "reason", "message", "attempts")
-    print_table(columns, ([row[c] for c in columns] for row in rows))
+COMMANDS = (info, coverage, sql)

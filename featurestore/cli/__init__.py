@@ -1,0 +1,10 @@
+"""`voxportrait store ...`: each file of this folder has the commands of one kind."""
+
+import typer
+
+from featurestore.cli import asking, quarantine
+
+app = typer.Typer(no_args_is_help=True, help="Ask a store, keep it well, and forget people.")
+for kind in (asking, quarantine):
+    for command in kind.COMMANDS:
+        app.command()(command)
