@@ -16,6 +16,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance.commit import CommitConflictError
 
 from featurestore import journal
 from featurestore.catalogue import CATALOGUE
@@ -25,6 +26,7 @@ from featurestore.failpoints import reach
 from featurestore.journal import Rejected
 from featurestore.leases import Lease
 from featurestore.makers import Maker
+from featurestore.policy import COLUMNS, Policy
 from featurestore.schema import CLIPS, candidate, columns_of, row_clip
 from featurestore.store import Store
 
@@ -83,8 +85,9 @@ class Plan:
 
     columns: constituent -> what its columns are called: its key, or a candidate's name where another maker's values are
     live. missing: clips to fill; filled: clips that have it from the wanted maker; quarantined: clips that cannot have
-    it. journal: fragment -> kept chunks with rows of it; resumed: clips in them; leftover: kept chunks of no more use;
-    foreign: kept chunks that hold constituents which this plan does not want.
+    it; not_allowed: clips that the policy leaves out, which lack nothing. journal: fragment -> kept chunks with rows of
+    it; resumed: clips in them; leftover: kept chunks of no more use; foreign: kept chunks that hold constituents or
+    clips which this plan does not want.
     """
 
     clips: int = 0
@@ -92,6 +95,7 @@ class Plan:
     missing: dict[str, int] = field(default_factory=dict)
     filled: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
+    not_allowed: int = 0
     resumed: int = 0
     journal: dict[int, list[str]] = field(default_factory=dict)
     leftover: list[str] = field(default_factory=list)
@@ -133,11 +137,13 @@ class Plan:
         self.journal = {f: names for f, names in self.journal.items() if f in set(fragments)}
 
 
-def plan(store: Store, wants: Sequence[Want]) -> Plan:
+def plan(store: Store, wants: Sequence[Want], policy: Policy | None = None) -> Plan:
     """Find, from the small columns alone, what each clip lacks of `wants`. Only reads.
 
-    A constituent of which another maker's values are live is planned into a candidate beside them, for every clip.
+    A constituent of which another maker's values are live is planned into a candidate beside them, for every clip. A
+    clip that `policy` does not allow lacks nothing.
     """
+    policy = policy or Policy()
     if len(wants) > 64:
         raise VoxportraitError("more than 64 constituents at a time; name some with --constituents")
     ids = store.known_makers()
@@ -154,15 +160,18 @@ def plan(store: Store, wants: Sequence[Want]) -> Plan:
     small |= {f"{candidate(want.constituent, want.maker.digest)}_maker" for want in wants} & present
     if len(quarantine) or rejected:
         small.add("clip_id")
+    if not policy.takes_all:
+        small.update(COLUMNS)
     table = dataset.to_table(columns=sorted(small), with_row_address=True, with_row_id=True)
     blocked = _blocked(table, quarantine, rejected)
+    allowed = policy.allows(table)
 
     def made_by(column: str) -> np.ndarray:
         if column not in small:
             return np.full(len(table), NO_MAKER, np.int16)
         return table[column].fill_null(NO_MAKER).to_numpy()
 
-    result = Plan(clips=len(table))
+    result = Plan(clips=len(table), not_allowed=int((~allowed).sum()))
     masks = np.zeros(len(table), np.uint64)
     wanted_ids = {want.constituent: ids.get(want.maker.digest, UNKNOWN_MAKER) for want in wants}
     for bit, want in enumerate(wants):
@@ -175,7 +184,7 @@ def plan(store: Store, wants: Sequence[Want]) -> Plan:
         barred = np.zeros(len(table), bool)
         for blocker in want.blockers:
             barred[blocked.get(blocker, [])] = True
-        lacking = ~filled & ~barred
+        lacking = ~filled & ~barred & allowed
         for needed in want.requires:
             lacking &= table[needed].is_valid().to_numpy()
         masks |= lacking.astype(np.uint64) << np.uint64(bit)
@@ -188,7 +197,7 @@ def plan(store: Store, wants: Sequence[Want]) -> Plan:
     fragments = (addresses >> np.uint64(32)).astype(np.int64)
     result.leftover = [name for name, entry in entries.items() if not entry]
     if kept:
-        _use_journal(result, kept, known_bad, wanted_ids, masks, row_ids, fragments)
+        _use_journal(result, kept, known_bad, wanted_ids, masks, row_ids, fragments, allowed)
     result._keys = tuple(want.constituent for want in wants)
     result._makers = tuple(wanted_ids.values())
     rows = np.flatnonzero(masks)
@@ -224,26 +233,35 @@ def _use_journal(
     masks: np.ndarray,
     row_ids: np.ndarray,
     fragments: np.ndarray,
+    allowed: np.ndarray,
 ) -> None:
-    """Take from `masks` what the journal has, and note in the plan which kept chunks each fragment needs."""
+    """Take from `masks` what the journal has, and note in the plan which kept chunks each fragment needs.
+
+    A chunk is used whole or not at all: one with a value of another maker, or of a clip that is not allowed, is not.
+    """
     bits = {key: np.uint64(1 << bit) for bit, key in enumerate(wanted_ids)}
     order = np.argsort(row_ids)
+    known = np.append(row_ids[order], np.iinfo(np.uint64).max)
     taken_over = np.zeros(len(row_ids), bool)
     foreign = set()
     for entry in kept:
-        found = order[np.minimum(np.searchsorted(row_ids, entry.row_ids, sorter=order), len(order) - 1)]
-        is_here = row_ids[found] == entry.row_ids
-        used = np.zeros(len(entry.row_ids), bool)
-        for key in entry.makers.keys() & bits.keys():
-            useful = is_here & (entry.makers[key] == wanted_ids[key]) & (masks[found] & bits[key] > 0)
-            masks[found[useful]] &= ~bits[key]
-            used |= useful
-        if any(r.key not in known_bad for r in entry.rejected):
-            used |= is_here
+        at = np.searchsorted(known, entry.row_ids)
+        is_here = known[at] == entry.row_ids
+        found = order[at[is_here]]
+        makers = {key: numbers[is_here] for key, numbers in entry.makers.items() if key in bits}
+        is_ours = all(np.isin(numbers, (NO_MAKER, wanted_ids[key])).all() for key, numbers in makers.items())
+        used = np.zeros(len(found), bool)
+        if is_ours and allowed[found].all():
+            for key, numbers in makers.items():
+                useful = (numbers == wanted_ids[key]) & (masks[found] & bits[key] > 0)
+                masks[found[useful]] &= ~bits[key]
+                used |= useful
+            if any(r.key not in known_bad for r in entry.rejected):
+                used[:] = True
         for fragment in np.unique(fragments[found[used]]):
             result.journal.setdefault(int(fragment), []).append(entry.name)
         taken_over[found[used]] = True
-        if not entry.makers.keys() <= bits.keys():
+        if not (entry.makers.keys() <= bits.keys() and allowed[found].all()):
             foreign.add(entry.name)
         elif not used.any():
             result.leftover.append(entry.name)
@@ -342,7 +360,9 @@ def _merge(handle: lance.LanceFragment, tables: Sequence[pa.Table], keys: Sequen
     parts = [table.select([n for n in names if n in table.column_names]).replace_schema_metadata() for table in tables]
     whole = pa.concat_tables(parts, promote_options="default")
     here = handle.scanner(columns=[], with_row_id=True).to_table()["_rowid"]
-    whole = whole.filter(pc.is_in(whole["_rowid"], value_set=here))
+    is_here = pc.is_in(whole["_rowid"], value_set=here)
+    if not pc.all(is_here).as_py():
+        whole = whole.filter(is_here)
     targets, inverse = np.unique(whole["_rowid"].to_numpy(), return_inverse=True)
     if len(targets) == len(whole):
         return whole
@@ -405,7 +425,7 @@ def _commit_group(store: Store, group: list[Sealed], lease: Lease, tries: int = 
         try:
             store.place.commit("clips", operation, version)
             return
-        except lance.commit.CommitConflictError:
+        except CommitConflictError:
             dataset = store.table("clips")
             for one in group:
                 if json.dumps(_fragment(dataset, one.fragment).metadata.to_json()) != one.before:

@@ -92,16 +92,11 @@ def rejections(table: pa.Table) -> list[Rejected]:
 
 
 def write(place: Place, name: str, table: pa.Table) -> None:
-    """Keep a chunk. On a disk the file gets its name when it is whole; an object store shows whole ones."""
+    """Keep a chunk."""
     whole = pa.BufferOutputStream()
     with pa.ipc.new_file(whole, table.schema) as writer:
         writer.write_table(table)
-    path, partial = f"{FOLDER}/{name}.arrow", f"{FOLDER}/.{name}"
-    place.files.create_dir(FOLDER, recursive=True)
-    with place.files.open_output_stream(path if place.is_remote else partial) as stream:
-        stream.write(whole.getvalue())
-    if not place.is_remote:
-        place.files.move(partial, path)
+    place.write_file(f"{FOLDER}/{name}.arrow", whole.getvalue())
     reach("journal")
 
 
@@ -118,7 +113,7 @@ def read(place: Place, name: str) -> pa.Table:
 
 
 def entry(place: Place, name: str) -> Entry | None:
-    """What a kept chunk holds; None of a file that is damaged, as a disk that lost its power leaves one."""
+    """What a kept chunk holds; None of a file that is damaged, as a disk that lost its power leaves one, or gone."""
     try:
         with place.files.open_input_file(f"{FOLDER}/{name}.arrow") as file:
             schema = pa.ipc.open_file(file).schema
@@ -127,7 +122,7 @@ def entry(place: Place, name: str) -> Entry | None:
             file.seek(0)
             options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(c) for c in columns])
             table = pa.ipc.open_file(file, options=options).read_all()
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, FileNotFoundError):
         return None
     makers = {key: table[CATALOGUE[key].maker_column].fill_null(-1).to_numpy() for key in keys}
     return Entry(name, table["_rowid"].to_numpy(), makers, rejections(table))
@@ -144,9 +139,7 @@ def remove(place: Place, chunks: Iterable[str]) -> None:
 
 def mark(place: Place, name: str, what: Sequence[str]) -> None:
     """Note what a chunk is at, to be read if its worker dies there."""
-    place.files.create_dir(FOLDER, recursive=True)
-    with place.files.open_output_stream(f"{FOLDER}/.at-{name}") as stream:
-        stream.write(json.dumps(list(what)).encode())
+    place.write_file(f"{FOLDER}/.at-{name}", json.dumps(list(what)).encode())
 
 
 def marked(place: Place, name: str) -> list[str]:
@@ -154,7 +147,7 @@ def marked(place: Place, name: str) -> list[str]:
     path = f"{FOLDER}/.at-{name}"
     try:
         with place.files.open_input_stream(path) as stream:
-            what = json.loads(stream.read() or b"[]")
+            what = json.loads(stream.read())
         place.files.delete_file(path)
     except (FileNotFoundError, ValueError):
         return []

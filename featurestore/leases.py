@@ -118,8 +118,9 @@ class Lease:
             self._clear(dead=sorted({row["holder"] for row in held}))
             self._take()
             alive = self._others()
+            if alive:
+                self._delete()
         if alive:
-            self._delete()
             raise LeaseHeld(_explain(alive))
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()

@@ -4,16 +4,19 @@
     Place("s3://bucket/features?region=eu-west-1&endpoint=http://127.0.0.1:5000")
 
 Options stand behind the question mark: `endpoint`, `region`, `access_key_id`, `secret_access_key`, `session_token`.
-Secrets are better given as the AWS_* environment variables, which both Lance and Arrow read.
+Secrets are better given as the AWS_* environment variables, which both Lance and Arrow read, as they do AWS_REGION and
+AWS_ENDPOINT_URL.
 """
 
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import lance
+import pyarrow as pa
 from pyarrow import fs
 
 from featurestore.errors import UsageError, choose
@@ -21,29 +24,41 @@ from featurestore.errors import UsageError, choose
 OPTIONS = ("endpoint", "region", "access_key_id", "secret_access_key", "session_token")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Place:
-    """The address of a store. Small, and travels between processes."""
+    """The address of a store. Small, and travels between processes: a folder's address is absolute."""
 
     address: str
 
     def __post_init__(self):
+        if self.address.startswith("file://"):
+            object.__setattr__(self, "address", unquote(urlsplit(self.address).path))
+        if not self.is_remote:
+            object.__setattr__(self, "address", os.path.abspath(self.address))
         for name in self.options:
             choose("option of a store's address", name, OPTIONS)
-        if self.options and not self.root.startswith("s3://"):
+        if self.options and not self._is_s3:
             raise UsageError(f"{self.shown}: options behind a question mark are for s3:// addresses")
+
+    def __repr__(self) -> str:
+        return f"Place({self.shown!r})"
 
     @property
     def root(self) -> str:
         """The address without its options."""
-        return (self.address.split("?", 1)[0] if self.is_remote else self.address).rstrip("/")
+        return self.address.split("?", 1)[0].rstrip("/") if self.is_remote else self.address
 
     @property
     def is_remote(self) -> bool:
         return "://" in self.address
 
     @property
+    def _is_s3(self) -> bool:
+        return self.address.startswith("s3://")
+
+    @property
     def options(self) -> dict[str, str]:
+        """What stands behind the question mark."""
         return dict(parse_qsl(self.address.split("?", 1)[1])) if self.is_remote and "?" in self.address else {}
 
     @property
@@ -52,10 +67,22 @@ class Place:
         return self.root
 
     @property
+    def _connection(self) -> dict[str, str]:
+        """The options, and what the environment says of endpoint and region."""
+        said = {
+            "endpoint": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+            "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        }
+        given = {name: value for name, value in said.items() if value} | self.options
+        return {"region": "us-east-1"} | given if "endpoint" in given else given
+
+    @property
     def storage_options(self) -> dict[str, str] | None:
         """The options as Lance takes them."""
-        given = {f"aws_{name}": value for name, value in self.options.items()}
-        if (given.get("aws_endpoint") or os.environ.get("AWS_ENDPOINT_URL", "")).startswith("http://"):
+        if not self._is_s3:
+            return None
+        given = {f"aws_{name}": value for name, value in self._connection.items()}
+        if given.get("aws_endpoint", "").startswith("http://"):
             given["allow_http"] = "true"
         return given or None
 
@@ -64,15 +91,15 @@ class Place:
         """The file system under the store; its paths are relative to the root."""
         if not self.is_remote:
             return fs.SubTreeFileSystem(self.root, fs.LocalFileSystem())
-        options = self.options
-        if not options:
+        if not self._is_s3:
             return _remote(self.root)
+        given = self._connection
         system = fs.S3FileSystem(
-            access_key=options.get("access_key_id"),
-            secret_key=options.get("secret_access_key"),
-            session_token=options.get("session_token"),
-            region=options.get("region"),
-            endpoint_override=options.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL"),
+            access_key=given.get("access_key_id"),
+            secret_key=given.get("secret_access_key"),
+            session_token=given.get("session_token"),
+            region=given.get("region"),
+            endpoint_override=given.get("endpoint"),
         )
         return fs.SubTreeFileSystem(self.root.removeprefix("s3://"), system)
 
@@ -92,6 +119,19 @@ class Place:
         return lance.LanceDataset.commit(
             self.table_uri(name), operation, read_version=read_version, storage_options=self.storage_options
         )
+
+    def write_file(self, path: str, data: bytes | pa.Buffer) -> None:
+        """Write a file of the store, and the folder it is in; it has its name when it is whole."""
+        if self.is_remote:  # an object appears whole
+            with self.files.open_output_stream(path) as stream:
+                stream.write(data)
+            return
+        name = PurePosixPath(path)
+        partial = str(name.with_name(f".{name.name}.partial"))
+        self.files.create_dir(str(name.parent), recursive=True)
+        with self.files.open_output_stream(partial) as stream:
+            stream.write(data)
+        self.files.move(partial, path)
 
     def list(self, folder: str, recursive: bool = False) -> list[fs.FileInfo]:
         """The files in a folder of the store, by their relative paths; none where there is no such folder."""

@@ -14,11 +14,10 @@ from featurestore.makers import Maker
 from featurestore.store import Store
 
 
-def clip(number: int) -> Clip:
+def clip(number: int, **known: Any) -> Clip:
     split = "test" if number % 5 == 0 else "train"
-    return Clip(
-        f"made/id{number // 2:05d}/video{number % 2}/00001", f"/nowhere/{number}.mp4", split, corpus_gender="woman"
-    )
+    clip_id = f"made/id{number // 2:05d}/video{number % 2}/00001"
+    return Clip(clip_id, f"/nowhere/{number}.mp4", split, corpus_gender="woman", **known)
 
 
 def want(key: str, parameter: int = 0, requires: tuple[str, ...] = ()) -> Want:

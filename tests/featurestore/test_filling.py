@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from featurestore import filling, journal
+from featurestore import filling, inprocess, journal
 from featurestore.catalogue import CATALOGUE
+from featurestore.policy import Policy
 from featurestore.queries import digest
 from featurestore.schema import decode
 from featurestore.store import FRAGMENT_CLIPS, Store
@@ -156,3 +157,51 @@ def test_a_damaged_journal_file_is_of_no_use(store):
     planned = filling.plan(store, [want("ecapa")])
     assert planned.leftover == [name]
     assert planned.resumed == 16
+
+
+def test_a_journal_of_another_maker_is_not_used(store):
+    fill(store, [want("ecapa"), want("gender")], only=3)
+    other = [want("ecapa", parameter=1), want("gender")]
+    planned = filling.plan(store, other)
+    assert (planned.work, planned.journal, len(planned.leftover)) == (300, {}, 3)
+    fill(store, other)
+    table = store.table("clips").to_table(columns=["clip_id", "ecapa"])
+    made = np.stack([value("ecapa", i, 1)["ecapa"] for i in table["clip_id"].to_pylist()]).astype(np.float16)
+    np.testing.assert_array_equal(decode(table["ecapa"], (192,), "float16"), made)
+
+
+def test_clips_that_a_policy_does_not_allow_lack_nothing(tmp_path):
+    store = Store.open_or_create(str(tmp_path / "store"))
+    store.register(clip(n, consent="yes" if n % 3 else "withdrawn") for n in range(60))
+    policy = Policy(require_consent=True)
+    planned = filling.plan(store, [want("gender")], policy)
+    assert (planned.clips, planned.not_allowed, planned.missing) == (60, 20, {"gender": 40})
+    made = {"gender": "woman", "gender_probability": 1.0}
+    assert inprocess.fill(store, [want("gender")], lambda clip, wanted: made, policy=policy) == {"gender": 40}
+    table = store.table("clips").to_table(columns=["gender"], filter="consent = 'withdrawn'")
+    assert table["gender"].null_count == len(table) == 20
+
+
+def test_a_journal_with_a_clip_that_is_not_allowed_is_kept_and_not_used(tmp_path):
+    store = Store.open_or_create(str(tmp_path / "store"))
+    store.register(clip(n, consent="no" if n == 3 else "yes") for n in range(60))
+    fill(store, [want("gender")], only=2)
+    planned = filling.plan(store, [want("gender")], Policy(require_consent=True))
+    assert (planned.resumed, planned.work, planned.leftover) == (16, 59 - 16, [])
+    assert len(planned.foreign) == 1
+
+
+def test_a_kept_chunk_whose_clips_lie_in_two_fragments_serves_both(store):
+    wants = [want("gender")]
+    makers = store.enter_makers(w.maker for w in wants)
+    row_ids = store.table("clips").to_table(columns=[], with_row_id=True)["_rowid"].to_pylist()[250:262]
+    made = {"gender": "woman", "gender_probability": 1.0}
+    numbers = {"gender": makers[wants[0].maker.digest]}
+    chunk, _ = journal.chunk_table(row_ids, ["gender"], [made] * len(row_ids), numbers, [])
+    journal.write(store.place, "across", chunk)
+    assert filling.plan(store, wants).journal == {0: ["across"], 1: ["across"]}
+    seen = []
+    inprocess.fill(store, wants, lambda clip, wanted: seen.append(clip) or made)
+    assert len(seen) == 300 - 12
+    assert store.coverage()["constituents"]["gender"]["filled"] == 300
+    assert journal.pending(store.place) == 0
