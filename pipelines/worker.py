@@ -184,7 +184,7 @@ def _attempt(whats: Sequence[str], make: Callable[[], Any], outcome: Outcome) ->
     try:
         return make()
     except Reject as reject:
-        refused = [reject.what] if reject.what in (*PARTS, *whats) else whats
+        refused = [reject.what] if reject.what in PARTS else whats
         outcome.rejected += [Rejection(what, reject.reason, _plain(reject.message)) for what in refused]
     except Exception as error:
         text = _plain(f"{type(error).__name__}: {error}")

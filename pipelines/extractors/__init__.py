@@ -67,8 +67,10 @@ EXTRACTORS: dict[str, Factory] = {
 }
 """Constituent -> what makes, of a recipe, the extractor that makes it."""
 
+_added: dict[str, Factory] = {}
 for _key, _point in added("voxportrait.extractors", EXTRACTORS).items():
-    EXTRACTORS[_key] = lambda chosen, point=_point: load(point)(chosen)  # type: ignore[misc]
+    _factory = lambda chosen, point=_point: load(point)(chosen)  # type: ignore[misc]
+    EXTRACTORS[_key] = _added.setdefault(_point.value, _factory)
 
 AVAILABLE: tuple[str, ...] = tuple(EXTRACTORS)
 """The constituents of the catalogue that can be made."""
