@@ -57,7 +57,7 @@ def read_columns(store: Store, clip_ids: Sequence[str], columns: Sequence[str]) 
     known = dataset.to_table(columns=["clip_id"])["clip_id"].to_pylist()
     row_of = {clip_id: row for row, clip_id in enumerate(known)}
     if gone := [clip_id for clip_id in clip_ids if clip_id not in row_of]:
-        raise VoxportraitError(f"clip {gone[0]} is not in {store.uri}: draw the portraits of this store")
+        raise VoxportraitError(f"clip {gone[0]} is not in {store.place.shown}: draw the portraits of this store")
     rows = np.array([row_of[clip_id] for clip_id in clip_ids], np.int64)
     order = np.argsort(rows)
     return dataset.take(rows[order].tolist(), columns=list(columns)).take(np.argsort(order))

@@ -143,7 +143,8 @@ def _describe(portraitist: "Portraitist", loader: Loader, sampler: str | None, s
         known = trained_on.get("makers", {}).get(key)
         if known and key not in absent and not set(makers) <= set(known):
             raise VoxportraitError(
-                f"{key} in {loader.store.uri} was made otherwise than what this model was trained on: train it again"
+                f"{key} in {loader.store.place.shown} was made otherwise than what this model was trained on: "
+                "train it again"
             )
     stages = portraitist.stages
     return {
@@ -216,7 +217,7 @@ def _weights_digest(tensors: Mapping[str, Any]) -> str:
 
 def _first_of_each_speaker(loader: Loader) -> np.ndarray:
     """Rows of the loader's first clip, by clip id, of each speaker, sorted by clip id."""
-    clip_ids = loader.dataset.take(loader.rows.tolist(), columns=["clip_id"])["clip_id"].to_pylist()
+    clip_ids = loader.clip_ids(loader.rows)
     first: dict[str, int] = {}
     for clip_id, row in sorted(zip(clip_ids, loader.rows.tolist(), strict=True)):
         first.setdefault(speaker_of(clip_id), row)

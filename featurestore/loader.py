@@ -1,7 +1,11 @@
 """Batches for training, read from a store: compact rows of the constituents that a layout uses, and the face.
 
 A `Loader` as `conditioning.Loader` defines it: the order is a function of (seed, epoch), so a resume is exact; batches
-are read ahead in a thread. Rows are read at the version the loader was opened at.
+are read ahead in a thread.
+
+Rows are known by their stable row ids and read at the version the loader was opened at; when compaction or an erasure
+has removed that one, at the newest. Makers must be the same then. Places of erased clips stay empty: no other clip
+changes its position.
 """
 
 import hashlib
@@ -12,15 +16,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from featurestore import snapshots
 from featurestore.catalogue import CATALOGUE
 from featurestore.conditioning import Batch, Layout, attribute_code, epoch_order
 from featurestore.errors import VoxportraitError
+from featurestore.policy import COLUMNS, Policy
 from featurestore.schema import decode
 from featurestore.store import Store
 
 AHEAD = 2
 """Batches that are read while the trainer is busy."""
+
+REOPENED = 3
+"""How often a read that fails is tried again at the newest version."""
 
 
 class Loader:
@@ -28,7 +38,11 @@ class Loader:
 
     layout: its constituents are read; one that no clip of the store has is left out of the batches (zero rows in the
     matrix). A clip is used if it has the face and every other array that the layout uses; attributes may be unknown.
-    split, held_out: what is trained and validated on. Raises VoxportraitError when no clip is left.
+    split, held_out: what is trained and validated on. snapshot: the name of one, whose clips and order are used, and
+    what was missing then is missing. policy: which clips may be used; those of a snapshot that may not leave their
+    places empty. Raises VoxportraitError when no clip is left, and what `snapshots.read` raises.
+
+    rows, held_out: stable row ids, in the order of clip ids.
     """
 
     def __init__(
@@ -39,12 +53,21 @@ class Loader:
         seed: int = 0,
         split: str = "train",
         held_out: str = "val",
+        snapshot: str | None = None,
+        policy: Policy | None = None,
     ):
         self.store, self.layout, self.batch_size, self.seed = store, layout, batch_size, seed
+        self.policy = policy or Policy()
         self.dataset = store.table("clips")
-        self.constituents = present_constituents(store, layout)
-        self.rows = self._usable(split)
-        self.held_out = self._usable(held_out)
+        if snapshot is None:
+            self.snapshot = snapshots.look(store, self.policy)
+        else:
+            self.snapshot = snapshots.read(store, snapshot, {*layout.constituents, "face_128"})
+        self.constituents = tuple(key for key in layout.constituents if key in self.snapshot.makers)
+        arrays = [key for key in self.constituents if CATALOGUE[key].kind in ("vector", "block")]
+        self.rows = self.snapshot.places(split, [*arrays, "face_128"])
+        self.held_out = self.snapshot.places(held_out, [*arrays, "face_128"])
+        self._refused = self._refused_rows() if snapshot else np.empty(0, np.uint64)
         if not len(self.rows):
             raise VoxportraitError(
                 f"no clip of split {split!r} in {store.uri} has a face and {', '.join(self.constituents)}. "
@@ -92,23 +115,35 @@ class Loader:
         yield from self.in_order(self.held_out)
 
     def in_order(self, rows: np.ndarray) -> Iterator[Batch]:
-        """Batches of these rows of the table, in their order."""
+        """Batches of these rows, in their order."""
         for first in range(0, len(rows), self.batch_size):
             chosen = rows[first : first + self.batch_size]
             yield self.read(chosen, np.arange(first, first + len(chosen)), 0)
 
+    def clip_ids(self, rows: np.ndarray) -> list[str]:
+        """The ids of the clips in these rows, in their order; "" where the clip was erased."""
+        table = self.dataset.to_table(columns=["clip_id"], with_row_id=True)
+        places = pc.index_in(pa.array(rows), value_set=table["_rowid"])
+        return table["clip_id"].take(places).fill_null("").to_pylist()
+
     def describe(self) -> dict[str, Any]:
-        """What is trained on, for the run's record: clips, makers by constituent, what is untrained or absent."""
-        makers = {row["id"]: row for row in self.store.table("makers").to_table().to_pylist()}
-        used = {}
-        for key in (*self.constituents, "face_128"):
-            column = self.dataset.to_table(columns=[CATALOGUE[key].maker_column])[0]
-            used[key] = sorted(makers[i]["digest"] for i in column.unique().to_pylist() if i is not None)
-        untrained = {row["digest"] for row in makers.values() if not row["trained"]}
-        clip_ids = self.dataset.take(self.rows.tolist(), columns=["clip_id"])["clip_id"].to_pylist()
+        """What is trained on, for the run's record: clips, makers by constituent, what is untrained or absent.
+
+        The same for the same data: the day on which the policy was judged is in `policy.record()`.
+        """
+        makers = self.store.table("makers").to_table(columns=["digest", "trained"]).to_pylist()
+        untrained = {row["digest"] for row in makers if not row["trained"]}
+        used = {key: list(self.snapshot.makers[key].digests) for key in (*self.constituents, "face_128")}
+        if self.snapshot.name:
+            which = {"snapshot": self.snapshot.name, "digest": self.snapshot.digest}
+        else:
+            clip_ids = "\n".join(self.clip_ids(self.rows))
+            which = {"clip_ids": hashlib.sha256(clip_ids.encode()).hexdigest()}
         return {
             "clips": len(self.rows),
-            "clip_ids": hashlib.sha256("\n".join(clip_ids).encode()).hexdigest(),
+            **which,
+            "erasure_epoch": self.snapshot.erasure_epoch,
+            "policy": {name: value for name, value in self.policy.record().items() if name != "judged"},
             "held_out": len(self.held_out),
             "seed": self.seed,
             "makers": used,
@@ -117,38 +152,49 @@ class Loader:
         }
 
     def read(self, rows: np.ndarray, positions: np.ndarray, epoch: int) -> Batch:
-        """Clips by their row in the table, in the order given."""
-        columns = ["clip_id", *self.constituents, "face_128", "face_128_guide"]
-        order = np.argsort(rows, kind="stable")
-        table = self.dataset.take(rows[order].tolist(), columns=columns)
-        back = np.empty(len(rows), np.int64)
-        back[order] = np.arange(len(rows))
+        """Clips by their row, in the order given; those that were erased, or may not be used, are left out.
+
+        Raises VoxportraitError where none is left, and where a value was made anew since the loader was opened.
+        """
+        columns = ["_rowid", "clip_id", *self.constituents, "face_128", "face_128_guide"]
+        table = self._take(np.setdiff1d(rows, self._refused), columns)
+        here = table["_rowid"].to_numpy()
+        is_here = np.isin(rows, here)
+        if not is_here.any():
+            raise VoxportraitError(
+                f"all clips of a batch (positions {positions[0]} to {positions[-1]}) were erased or may not be used any "
+                "more: take a new snapshot"
+            )
+        back = np.searchsorted(here, rows[is_here])
         return Batch(
             [table["clip_id"][int(i)].as_py() for i in back],
-            positions,
+            positions[is_here],
             epoch,
             {key: _compact(key, table[key])[back] for key in self.constituents},
             decode(table["face_128"], (128, 128, 3), "uint8")[back],
             decode(table["face_128_guide"], (8, 8, 3), "uint8")[back],
         )
 
-    def _usable(self, split: str) -> np.ndarray:
-        needed = [key for key in self.constituents if CATALOGUE[key].kind in ("vector", "block")]
-        makers = [CATALOGUE[key].maker_column for key in (*needed, "face_128")]
-        columns = [c for c in ("split", *makers) if c in self.dataset.schema.names]
-        if len(columns) <= len(makers):
-            return np.empty(0, np.int64)
-        table = self.dataset.to_table(columns=columns)
-        usable = np.array(table["split"].to_pylist()) == split
-        for column in makers:
-            usable &= table[column].is_valid().to_numpy()
-        return np.flatnonzero(usable)
+    def _take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Rows in ascending order, less those that are gone; from the newest version where this one is gone."""
+        for _ in range(REOPENED):
+            try:
+                return self.dataset._take_rows(rows.tolist(), columns=columns)
+            except OSError:
+                self._reopen()
+        return self.dataset._take_rows(rows.tolist(), columns=columns)
 
+    def _reopen(self) -> None:
+        dataset = self.store.table("clips")
+        snapshots.check(self.store, self.snapshot, dataset, {*self.constituents, "face_128"})
+        self.dataset = dataset
 
-def present_constituents(store: Store, layout: Layout) -> tuple[str, ...]:
-    """The constituents of a layout that at least one clip of the store has."""
-    counts = store.coverage()["constituents"]
-    return tuple(key for key in layout.constituents if counts[key]["filled"])
+    def _refused_rows(self) -> np.ndarray:
+        """Rows that the policy does not allow."""
+        if self.policy.takes_all:
+            return np.empty(0, np.uint64)
+        table = self.dataset.to_table(columns=list(COLUMNS), with_row_id=True)
+        return table["_rowid"].to_numpy()[~self.policy.allows(table)]
 
 
 def _compact(key: str, column: pa.ChunkedArray) -> np.ndarray:

@@ -46,25 +46,24 @@ class Store:
     """A feature store. Cheap to open and to send to another process; reads always see the newest version."""
 
     def __init__(self, uri: str):
-        self.uri = str(uri).rstrip("/")
-        self.place = Place(self.uri)
+        self.place = Place(str(uri))
 
     @classmethod
     def open(cls, uri: str) -> "Store":
         """Open an existing store; a UsageError says what was found instead."""
         store = cls(uri)
-        try:
-            metadata = store.table("clips").schema.metadata or {}
-        except (ValueError, OSError) as error:
+        shown = store.place.shown
+        if not store.exists():
             raise UsageError(
-                f"there is no store at {uri}. Make one with: voxportrait extract SOURCE ROOT --store {uri}"
-            ) from error
+                f"there is no store at {shown}. Make one with: voxportrait extract SOURCE ROOT --store {shown}"
+            )
+        metadata = store.table("clips").schema.metadata or {}
         made_by = metadata.get(b"voxportrait.format")
         if made_by is None:
-            raise UsageError(f"{uri} holds a table `clips` that voxportrait did not make")
+            raise UsageError(f"{shown} holds a table `clips` that voxportrait did not make")
         if made_by != FORMAT:
             raise UsageError(
-                f"{uri} has layout {made_by.decode()} of a store, and this version of voxportrait reads layout "
+                f"{shown} has layout {made_by.decode()} of a store, and this version of voxportrait reads layout "
                 f"{FORMAT.decode()}. Extract into a new store."
             )
         return store
@@ -73,29 +72,33 @@ class Store:
     def open_or_create(cls, uri: str) -> "Store":
         """Open the store at `uri`, or make an empty one there."""
         store = cls(uri)
-        try:
+        if store.exists():
             return cls.open(uri)
-        except UsageError:
-            if store.exists():
-                raise
-        _check_place(store.uri)
-        with lance_errors(f"making a store at {uri}"):
+        _check_place(store.place)
+        with lance_errors(f"making a store at {store.place.shown}"):
             for name, schema in reversed(TABLES.items()):  # `clips` last: a store is one when it is there
                 if not store.exists(name):
                     empty, stable = schema.empty_table(), name == "clips"
                     store.place.write_table(name, empty, enable_stable_row_ids=stable)
         return store
 
+    @property
+    def uri(self) -> str:
+        """The address with its options, secrets among them: not to be printed, `place.shown` is."""
+        return self.place.address
+
     def table(self, name: str) -> lance.LanceDataset:
         """The newest version of a table as a Lance dataset."""
         return self.place.table(name)
 
     def exists(self, name: str = "clips") -> bool:
-        """Whether the table is there."""
+        """Whether the table is there; a VoxportraitError where that cannot be told."""
         try:
             self.table(name)
-        except (ValueError, OSError):
-            return False
+        except (ValueError, OSError) as error:
+            if re.search("was not found|Not a directory", str(error)):
+                return False
+            raise VoxportraitError(f"{self.place.shown} cannot be read: {_first_line(error)}") from error
         return True
 
     # -- registering ---------------------------------------------------------------------------------------------
@@ -212,19 +215,24 @@ def lance_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        first = re.sub(r",? ?/\S+\.rs:\d+:\d+", "", str(error).strip().splitlines()[0])[:300]
-        raise VoxportraitError(f"{doing} failed: {first}. Nothing is lost; run the command again to go on.") from error
+        raise VoxportraitError(
+            f"{doing} failed: {_first_line(error)}. Nothing is lost; run the command again to go on."
+        ) from error
 
 
-def _check_place(uri: str) -> None:
+def _first_line(error: Exception) -> str:
+    return re.sub(r",? ?/\S+\.rs:\d+:\d+", "", str(error).strip().splitlines()[0])[:300]
+
+
+def _check_place(place: Place) -> None:
     """A UsageError if a local path cannot be a store's folder: a file, a folder of other things, not to be written."""
-    path = Path(uri)
-    if "://" in uri:
+    if place.is_remote:
         return
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{uri} is a file; a store is a folder")
+    path = Path(place.root)
+    nearest = next(there for there in (path, *path.parents) if there.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"{nearest} is a file; a store is a folder")
     if path.is_dir() and any(path.iterdir()) and not any(path.glob("*.lance")):
-        raise UsageError(f"{uri} holds other things; a store is a folder of its own, such as {path / 'store'}")
-    parent = next((folder for folder in (path, *path.absolute().parents) if folder.is_dir()), None)
-    if parent is None or not os.access(parent, os.W_OK):
-        raise UsageError(f"{uri} cannot be made: {parent or path} is not writable")
+        raise UsageError(f"{path} holds other things; a store is a folder of its own, such as {path / 'store'}")
+    if not os.access(nearest, os.W_OK):
+        raise UsageError(f"{path} cannot be made: {nearest} is not writable")

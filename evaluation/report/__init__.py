@@ -55,7 +55,7 @@ def build_report(
         "sizes": results.sizes(trained),
         "paper": results.PAPER,
         "store": store.info(),
-        "store_name": Path(store.uri).name,
+        "store_name": Path(store.place.shown).name,
         "commands": about.get("commands", ()),
         "machine": about.get("machine", {}),
         "seeds": about.get("seeds", {}),
