@@ -102,8 +102,10 @@ SNAPSHOTS = pa.schema(
         ("who", pa.string()),
         ("clips", pa.int64()),
         ("digest", pa.string()),
+        ("selection", pa.string()),
         ("erasure_epoch", pa.int32()),
         ("row_ids", pa.list_(pa.uint64())),
+        ("splits", pa.list_(pa.int8())),
         (
             "makers",
             pa.list_(
