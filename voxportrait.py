@@ -8,6 +8,7 @@ import evaluation.cli
 import featurestore.cli
 import infra.cli
 import pipelines.cli
+import pipelines.similar
 import training.cli
 from featurestore.errors import VoxportraitError
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.add_typer(pipelines.cli.corpus, name="corpus")
 app.add_typer(pipelines.cli.models, name="models")
 app.add_typer(featurestore.cli.app, name="store")
+featurestore.cli.app.command()(pipelines.similar.similar)
 for room in (pipelines.cli, training.cli, evaluation.cli, infra.cli):
     for command in room.COMMANDS:
         app.command()(command)

@@ -1,60 +1,82 @@
-"""Questions to a store: coverage, information, SQL, content digest. All of them only read."""
+"""Questions to a store: coverage, information, content digest. All of them only read. SQL is in `sql`."""
 
 import hashlib
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore import journal
+from featurestore import policy as policies
 from featurestore.catalogue import CATALOGUE, constituent
 from featurestore.conditioning import LAYOUTS, SYSTEMS
-from featurestore.errors import UsageError
 from featurestore.leases import is_dead
-from featurestore.schema import TABLES, bulky_columns, value_fields
+from featurestore.policy import Policy
+from featurestore.schema import TABLES, candidate, candidates, value_fields
 from featurestore.store import Store
 
 
-def coverage(store: Store) -> dict[str, Any]:
-    """How far each constituent is filled, from the small maker columns alone.
+def coverage(store: Store, policy: Policy = Policy()) -> dict[str, Any]:
+    """How far each constituent is filled, of the clips that the policy allows, from the small maker columns alone.
 
-    Returns {"clips", "constituents": {name: {"filled", "missing", "quarantined", "untrained"}}, "systems": {name:
-    clips that have every constituent of the system}}. Quarantined clips are missing too. A clip whose sound or face
-    could not be had counts as quarantined under `sound` or `face`, which are listed when there are any.
+    Returns {"clips", "constituents": {name: {"filled", "missing", "quarantined", "untrained"}}, "candidates": the same
+    of `ecapa@1f2e3d4c` and its like, "systems": {name: clips that have every constituent of the system}}.
+    Quarantined clips are missing too. A clip whose sound or face could not be had counts as quarantined under `sound`
+    or `face`, which are listed when there are any.
     """
     dataset = store.table("clips")
-    columns = [c.maker_column for c in CATALOGUE.values() if c.maker_column in dataset.schema.names]
-    table = dataset.to_table(columns=["clip_id", *columns])
-    makers = store.table("makers").to_table(columns=["id", "trained"])
-    untrained = set(makers.filter(pc.invert(makers["trained"]))["id"].to_pylist())
-    quarantined = Counter(store.table("quarantine").to_table(columns=["constituent"])["constituent"].to_pylist())
-
+    proposed = [name for names in candidates(dataset.schema.names).values() for name in sorted(names)]
+    made_in = {key: entry.maker_column for key, entry in CATALOGUE.items()} | {n: f"{n}_maker" for n in proposed}
+    read = {key: column for key, column in made_in.items() if column in dataset.schema.names}
+    judged = () if policy.takes_all else policies.COLUMNS
+    table = dataset.to_table(columns=[*read.values(), *judged])
+    allowed = policy.allows(table)
+    clips = int(allowed.sum())
+    untrained = store.table("makers").to_table(columns=["id"], filter="NOT trained")["id"].to_numpy()
+    quarantined = _quarantined(store, policy, proposed)
     present: dict[str, np.ndarray] = {}
     counts: dict[str, dict[str, int]] = {}
-    for key, entry in CATALOGUE.items():
-        made_by = np.full(len(table), -1)
-        if entry.maker_column in columns:
-            made_by = table[entry.maker_column].fill_null(-1).to_numpy()
+    for key in made_in:
+        made_by = table[read[key]].fill_null(-1).to_numpy()[allowed] if key in read else np.full(clips, -1, np.int16)
         present[key] = made_by >= 0
+        filled = int(np.count_nonzero(present[key]))
         counts[key] = {
-            "filled": int(present[key].sum()),
-            "missing": int((~present[key]).sum()),
+            "filled": filled,
+            "missing": clips - filled,
             "quarantined": quarantined.pop(key, 0),
-            "untrained": int(np.isin(made_by, list(untrained)).sum()),
+            "untrained": int(np.count_nonzero(np.isin(made_by, untrained))),
         }
-    for what, number in sorted(quarantined.items()):
-        counts[what] = {"filled": len(table) - number, "missing": number, "quarantined": number, "untrained": 0}
+    shared = {
+        what: {"filled": clips - number, "missing": number, "quarantined": number, "untrained": 0}
+        for what, number in sorted(quarantined.items())
+    }
     systems = {}
     for name, system in SYSTEMS.items():
         needed = system.layout(LAYOUTS["slf"]).constituents
         systems[name] = int(np.logical_and.reduce([present[key] for key in (*needed, "face_128")]).sum())
-    return {"clips": len(table), "constituents": counts, "systems": systems}
+    return {
+        "clips": clips,
+        "constituents": {key: counts[key] for key in CATALOGUE} | shared,
+        "candidates": {name: counts[name] for name in proposed},
+        "systems": systems,
+    }
+
+
+def _quarantined(store: Store, policy: Policy, proposed: Sequence[str]) -> Counter[str]:
+    """Clips in quarantine that the policy allows, by what could not be had: a constituent, a candidate, a part."""
+    rows = store.table("quarantine").to_table(columns=["clip_id", "constituent", "maker"])
+    if not policy.takes_all and len(rows):
+        allowed = store.table("clips").to_table(columns=["clip_id"], filter=policy.where)
+        rows = rows.filter(pc.is_in(rows["clip_id"], value_set=allowed["clip_id"]))
+    found = Counter[str]()
+    for row in rows.group_by(["constituent", "maker"]).aggregate([("clip_id", "count_distinct")]).to_pylist():
+        name = candidate(row["constituent"], row["maker"])
+        found[name if name in proposed else row["constituent"]] += row["clip_id_count_distinct"]
+    return found
 
 
 def info(store: Store) -> dict[str, Any]:
@@ -73,7 +95,7 @@ def info(store: Store) -> dict[str, Any]:
         "speakers": len(table.group_by(["dataset", "speaker_id"]).aggregate([])),
         "hours": None if seconds is None else seconds / 3600,
         **{
-            plural: dict(sorted(Counter(table[column].to_pylist()).items()))
+            plural: _counts(table[column])
             for column, plural in (
                 ("dataset", "datasets"),
                 ("split", "splits"),
@@ -92,42 +114,10 @@ def info(store: Store) -> dict[str, Any]:
     }
 
 
-def sql(store: Store, query: str) -> pa.Table:
-    """Answer a query over `clips`, `makers`, `jobs` and `quarantine` with DuckDB.
-
-    The tables are read-only and nothing outside them can be reached. Values of vectors, blocks and pictures are read
-    where the query names their column (`select ecapa from clips`), not by `*`; vectors are lists of float32.
-    """
-    connection = duckdb.connect(config={"enable_external_access": False, "allow_unsigned_extensions": False})
-    words = set(re.findall(r"\w+", query.lower()))
-    bulky = bulky_columns()
-    tables = {}
-    for name in TABLES:
-        if name == "leases" or name not in words:
-            continue
-        dataset = store.table(name)
-        columns = [c for c in dataset.schema.names if c not in bulky or c.lower() in words]
-        tables[name] = _single_precision(dataset.to_table(columns=columns))
-        connection.register(name, tables[name])
-    connection.execute("SET lock_configuration = true")
-    try:
-        answer = connection.sql(query)
-        if answer is None:
-            raise UsageError("this statement has no answer: `store sql` only asks (select ...)")
-        return answer.to_arrow_table()
-    except duckdb.Error as error:
-        lines = str(error).splitlines()
-        raise UsageError(f"{lines[0]} Tables: {', '.join(t for t in TABLES if t != 'leases')}.") from error
-
-
-def _single_precision(table: pa.Table) -> pa.Table:
-    """The table with float16 lists as float32, which DuckDB can read."""
-    for i, field in enumerate(table.schema):
-        if pa.types.is_fixed_size_list(field.type) and pa.types.is_float16(field.type.value_type):
-            table = table.set_column(
-                i, field.name, table[field.name].cast(pa.list_(pa.float32(), field.type.list_size))
-            )
-    return table
+def _counts(column: pa.ChunkedArray) -> dict[str | None, int]:
+    """How often each value occurs, by the values in order."""
+    counted = ((row["values"], row["counts"]) for row in pc.value_counts(column).to_pylist())
+    return dict(sorted(counted, key=lambda pair: pair[0] or ""))
 
 
 def digest(store: Store, constituents: Iterable[str] = tuple(CATALOGUE)) -> str:

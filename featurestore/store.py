@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lance
 import pyarrow as pa
@@ -25,6 +25,7 @@ from featurestore.errors import UsageError, VoxportraitError
 from featurestore.leases import Lease
 from featurestore.makers import Maker
 from featurestore.places import Place
+from featurestore.policy import Policy
 from featurestore.schema import FORMAT, TABLES, clip_rows, columns_of
 
 if TYPE_CHECKING:
@@ -184,11 +185,11 @@ class Store:
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def coverage(self) -> dict[str, Any]:
+    def coverage(self, policy: Policy = Policy()) -> dict[str, Any]:
         """How much of each constituent is filled: see `queries.coverage`."""
         from featurestore.queries import coverage
 
-        return coverage(self)
+        return coverage(self, policy)
 
     def info(self) -> dict[str, Any]:
         """Clips, speakers, splits, hours, bytes, jobs: see `queries.info`."""
@@ -196,11 +197,22 @@ class Store:
 
         return info(self)
 
-    def sql(self, query: str) -> "pandas.DataFrame":
-        """The answer of DuckDB to a query over the tables, read-only: see `queries.sql`."""
-        from featurestore.queries import sql
+    def sql(self, query: str, into: Literal["pandas", "arrow", "polars"] = "pandas", policy: Policy = Policy()) -> Any:
+        """The answer of DuckDB to a query over the tables, read-only, as a table of `into`: see `sql.sql`."""
+        from featurestore.sql import sql
 
-        return sql(self, query).to_pandas()
+        answer = sql(self, query, policy)
+        if into == "polars":
+            import polars
+
+            return polars.from_arrow(answer)
+        return answer if into == "arrow" else answer.to_pandas()
+
+    def similar(self, to: Any, by: str = "ecapa", k: int = 10, **options: Any) -> "pandas.DataFrame":
+        """The clips nearest to a clip, by its id, or to a vector: see `search.similar`."""
+        from featurestore.search import similar
+
+        return similar(self, to, by, k, **options).table.to_pandas()
 
     def batches(self, layout: Any, **options: Any) -> Any:
         """A loader of training batches for a layout: see `loader.Loader`."""

@@ -1,4 +1,4 @@
-"""`voxportrait store info|coverage|sql`."""
+"""`voxportrait store info|coverage|sql|index`."""
 
 from base64 import b64encode
 from enum import StrEnum
@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurestore.console import Json, Store, print_json, print_table, say
+from featurestore.console import Json, Licences, RequireConsent, Store, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas
     import pyarrow
+
+    from featurestore.catalogue import Constituent
 
 
 class Format(StrEnum):
@@ -45,26 +50,30 @@ def _short(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def coverage(store: Store, as_json: Json = False) -> None:
+def coverage(
+    store: Store, require_consent: RequireConsent = False, licences: Licences = None, as_json: Json = False
+) -> None:
     """How far each constituent is filled, and how many clips each system could be trained on."""
     import featurestore
     from featurestore.catalogue import CATALOGUE
+    from featurestore.policy import policy_of
 
-    found = featurestore.open(store).coverage()
+    found = featurestore.open(store).coverage(policy_of(require_consent, licences))
     if as_json:
         print_json(found)
         return
     rows = [
-        (
-            name,
-            f"{100 * counts['filled'] / max(found['clips'], 1):.1f} %",
-            *counts.values(),
-            CATALOGUE[name].about if name in CATALOGUE else "decoded, not stored",
-        )
-        for name, counts in found["constituents"].items()
+        (name, f"{100 * counts['filled'] / max(found['clips'], 1):.1f} %", *counts.values(), _about(name, CATALOGUE))
+        for name, counts in (found["constituents"] | found["candidates"]).items()
     ]
     print_table(("constituent", "share", "filled", "missing", "quarantined", "untrained", "what it is"), rows)
     print_table(("system", "clips with all it needs"), found["systems"].items())
+
+
+def _about(name: str, catalogue: "Mapping[str, Constituent]") -> str:
+    if "@" in name:
+        return f"a candidate: {name.split('@')[0]} by another maker"
+    return catalogue[name].about if name in catalogue else "decoded, not stored"
 
 
 def sql(
@@ -72,35 +81,39 @@ def sql(
     store: Store,
     output_format: Annotated[Format, typer.Option("--format", help="How to write the answer.")] = Format.table,
     out: Annotated[Path | None, typer.Option(help="Write to this file, not to standard output.")] = None,
+    require_consent: RequireConsent = False,
+    licences: Licences = None,
 ) -> None:
-    """Ask clips, makers, jobs and quarantine in SQL (DuckDB, read-only).
+    """Ask the store's tables in SQL (DuckDB, read-only).
 
-    Values of vectors and blocks are read where the query names them; `*` leaves them out. In csv and JSON pictures and
-    blocks are base64, in parquet bytes.
+    The tables are clips, makers, jobs, quarantine, snapshots, artifacts and erasures. Vectors, blocks and pictures are
+    read where the query names them; `*` leaves them out. In csv and JSON pictures and blocks are base64, in parquet
+    bytes.
     """
     import featurestore
     from featurestore.errors import UsageError
-    from featurestore.queries import sql as ask
+    from featurestore.policy import policy_of
 
-    answer = ask(featurestore.open(store), query)
+    if output_format is Format.parquet and out is None:
+        raise UsageError("parquet goes to a file: add --out answer.parquet")
+    answer = featurestore.open(store).sql(query, "arrow", policy_of(require_consent, licences))
     if output_format is Format.parquet:
-        if out is None:
-            raise UsageError("parquet goes to a file: add --out answer.parquet")
         import pyarrow.parquet
 
         pyarrow.parquet.write_table(answer, out)
-        say(f"{len(answer):,} rows in {out}")
-        return
-    if output_format is Format.table and out is None:
+    elif output_format is Format.table and out is None:
         print_table(answer.column_names, ([_cell(v) for v in row.values()] for row in answer.to_pylist()))
-        return
-    frame = _printable(answer).to_pandas()
-    text = frame.to_csv(index=False) if output_format is not Format.json else frame.to_json(orient="records") + "\n"
-    if out:
-        out.write_text(text)
-        say(f"{len(answer):,} rows in {out}")
     else:
-        typer.echo(text, nl=False)
+        frame = _printable(answer).to_pandas(integer_object_nulls=True)
+        as_json = output_format is Format.json
+        text = _json(frame) if as_json else frame.to_csv(index=False)
+        out.write_text(text) if out else typer.echo(text, nl=False)
+    if out:
+        say(f"{len(answer):,} rows in {out}")
+
+
+def _json(frame: "pandas.DataFrame") -> str:
+    return frame.to_json(orient="records", date_format="iso", double_precision=15) + "\n"
 
 
 def _printable(answer: "pyarrow.Table") -> "pyarrow.Table":
@@ -122,4 +135,24 @@ def _cell(value: object) -> object:
     return value if value is None or type(value) is int else str(value)
 
 
-COMMANDS = (info, coverage, sql)
+def index(
+    by: Annotated[str, typer.Argument(help="A vector of the catalogue: ecapa, face_embedding_dlib, ...")],
+    store: Store,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Build it where it does not pay, too.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for other jobs to leave the store.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Build the vector index that `store similar` uses, or bring it up to date with what was filled since."""
+    import featurestore
+    from featurestore.search import build_index
+
+    done = build_index(featurestore.open(store), by, anyway, wait, say)
+    if as_json:
+        print_json(done)
+    elif done["index"] is None:
+        say(f"{done['vectors']:,} vectors of {by} are compared as fast without an index; --anyway builds one")
+    else:
+        say(f"the index of {done['vectors']:,} vectors of {by} is {done['state']}")
+
+
+COMMANDS = (info, coverage, sql, index)
