@@ -1,0 +1,109 @@
+"""What was made of people and lies outside the store: checkpoints and generated pictures, and of whose clips.
+
+Clips are known by their stable row ids, which name nobody. When a person is forgotten, pictures are removed and
+checkpoints are listed.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.errors import VoxportraitError
+from featurestore.leases import Lease, who_am_i
+from featurestore.store import Store
+
+Kind = Literal["checkpoint", "picture"]
+
+WAIT = 60.0
+"""Seconds to wait for who changes the whole store."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What became of artifacts. removed: pictures; elsewhere: pictures that are not on this machine any more, or never
+    were; checkpoints: path -> clips it was trained on that are forgotten now."""
+
+    removed: int
+    elsewhere: list[str]
+    checkpoints: dict[str, int]
+
+
+def register(store: Store, kind: Kind, made: Mapping[str | Path, Sequence[int] | np.ndarray]) -> None:
+    """Enter files or folders with the row ids of the clips they were made of; one that is known is entered anew."""
+    rows = [
+        {
+            "artifact_id": hashlib.sha256(f"{kind} {who_am_i()} {path}".encode()).hexdigest()[:32],
+            "kind": kind,
+            "path": path,
+            "created": datetime.now(UTC),
+            "who": who_am_i(),
+            "row_ids": np.asarray(row_ids, np.uint64),
+            "erased": 0,
+        }
+        for path, row_ids in ((str(Path(path).absolute()), row_ids) for path, row_ids in made.items())
+    ]
+    if rows:
+        with Lease(store.place, ["artifacts"], "entering what was made", WAIT):
+            store.insert("artifacts", rows, update=True)
+
+
+def note(store: Store, kind: Kind, made: Mapping[str | Path, Sequence[int] | np.ndarray]) -> None:
+    """`register`, where a store that cannot be written is no reason to fail: a warning says what it costs."""
+    try:
+        register(store, kind, made)
+    except (OSError, VoxportraitError) as error:
+        first = str(error).splitlines()[0][:200]
+        warnings.warn(f"forgetting will not know of {len(made)} {kind}s ({next(iter(made))}): {first}", stacklevel=2)
+
+
+def row_ids_of(store: Store, clip_ids: Sequence[str]) -> np.ndarray:
+    """Stable row ids of those of the clips that are in the store."""
+    wanted = pa.array(clip_ids, pa.string())
+    table = store.table("clips").to_table(columns=["clip_id"], with_row_id=True)
+    return table.filter(pc.is_in(table["clip_id"], value_set=wanted))["_rowid"].to_numpy()
+
+
+def made_of(store: Store, kind: Kind, row_ids: np.ndarray) -> list[str]:
+    """Paths of what was made of any of these clips."""
+    rows = store.table("artifacts").to_table(columns=["path", "row_ids"], filter=f"kind = '{kind}'").to_pylist()
+    return [row["path"] for row in rows if np.isin(np.array(row["row_ids"], np.uint64), row_ids).any()]
+
+
+def settle(store: Store, live: np.ndarray) -> Settled:
+    """Remove the pictures, and count the checkpoints, of clips whose row ids are not among `live` any more.
+
+    Needs the lease of the whole store. May be killed and run again.
+    """
+    dataset = store.table("artifacts")
+    rows = dataset.to_table().to_pylist()
+    gone = {row["artifact_id"]: int((~np.isin(np.array(row["row_ids"], np.uint64), live)).sum()) for row in rows}
+    pictures = [row for row in rows if row["kind"] == "picture" and gone[row["artifact_id"]]]
+    elsewhere = []
+    for row in pictures:
+        try:
+            Path(row["path"]).unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            elsewhere.append(f"{row['who']}: {row['path']}")
+    if pictures:
+        dataset.delete(f"artifact_id IN ({', '.join(repr(row['artifact_id']) for row in pictures)})")
+    changed = [
+        row | {"erased": gone[row["artifact_id"]]}
+        for row in rows
+        if row["kind"] == "checkpoint" and gone[row["artifact_id"]] != row["erased"]
+    ]
+    store.insert("artifacts", changed, update=True)
+    return Settled(len(pictures) - len(elsewhere), elsewhere, checkpoints(store))
+
+
+def checkpoints(store: Store) -> dict[str, int]:
+    """Path -> forgotten clips, of the checkpoints that were trained on any: they are to be trained again."""
+    table = store.table("artifacts").to_table(columns=["path", "erased"], filter="kind = 'checkpoint' AND erased > 0")
+    return dict(zip(table["path"].to_pylist(), table["erased"].to_pylist(), strict=True))
