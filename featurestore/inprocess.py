@@ -33,7 +33,7 @@ def fill(
         todo = filling.plan(store, wants, policy)  # now that nobody else can change these fragments
         todo.only(fragments)
         for fragment in todo.fragments:
-            tables = [_table(store, chunk, make, maker_ids) for chunk in todo.chunks(fragment)]
+            tables = [fill_chunk(store, chunk, make, maker_ids) for chunk in todo.chunks(fragment)]
             sealed = filling.seal(store, fragment, todo.columns, tables, todo.journal.get(fragment, []))
             filling.commit(store, [sealed], lease, job_id)
             filled.update(sealed.filled)
@@ -42,7 +42,8 @@ def fill(
     return dict(filled)
 
 
-def _table(store: Store, chunk: Chunk, make: Make, maker_ids: Mapping[str, int]) -> pa.Table:
+def fill_chunk(store: Store, chunk: Chunk, make: Make, maker_ids: Mapping[str, int]) -> pa.Table:
+    """A chunk's table: see `journal.chunk_table`."""
     clips, row_ids = filling.read_clips(store, chunk)
     made = [make(clip, wanted) for clip, wanted in zip(clips, chunk.wanted, strict=True)]
     values = [{} if isinstance(one, Rejected) else one for one in made]

@@ -26,7 +26,7 @@ def demo(
 
 
 def bench(
-    which: Annotated[str, typer.Argument(help="assembly, corpus, extract or all.")] = "all",
+    which: Annotated[str, typer.Argument(help="assembly, corpus, extract, store or all.")] = "all",
     as_json: Json = False,
 ) -> None:
     """Measure speed, as ratios against named yardsticks."""
@@ -34,7 +34,7 @@ def bench(
 
     from featurestore.errors import choose
 
-    known = ("assembly", "corpus", "extract")
+    known = ("assembly", "corpus", "extract", "store")
     names = known if which == "all" else (choose("benchmark", which, known),)
     results = {}
     for name in names:
