@@ -79,7 +79,7 @@ def forget(
                 raise UsageError(f"the reason is kept for ever and names {name}: say it otherwise")
         row = {
             "erasure_id": f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
-            "epoch": None,
+            "epoch": epoch(store) + 1,
             "state": "begun",
             "asked_by": asked_by or who_am_i(),
             "reason": reason,
@@ -128,7 +128,7 @@ def preview(store: Store, speakers: Sequence[str] = (), clips: Sequence[str] = (
 
 
 def epoch(store: Store) -> int:
-    """How many erasures were done: a copy of the store's values notes it when it is made."""
+    """The erasure epoch: grows when an erasure begins and when it is done. Whoever copies values notes it before."""
     return pc.max(store.table("erasures").to_table(columns=["epoch"])["epoch"]).as_py() or 0
 
 
@@ -146,10 +146,10 @@ def unfinished(store: Store) -> str | None:
 def check(store: Store, made_at: int, what: str, row_ids: Iterable[int] | None = None) -> None:
     """Refuse a copy of the store's values if somebody in it was forgotten since it was made.
 
-    made_at: the erasure epoch when it was made; what: the copy, for a person; row_ids: the clips in it, by their stable
-    row ids. Without them every later erasure counts. Raises VoxportraitError.
+    made_at: the erasure epoch before it was made; what: the copy, for a person; row_ids: the clips in it, by their
+    stable row ids. Without them every later erasure counts. Raises VoxportraitError.
     """
-    if epoch(store) == made_at and not unfinished(store):
+    if epoch(store) == made_at:
         return
     if row_ids is None:
         raise VoxportraitError(f"{what} was made before somebody was forgotten: remove it and make it again")

@@ -22,6 +22,7 @@ import pyarrow as pa
 from featurestore.catalogue import constituent
 from featurestore.clip import Clip
 from featurestore.errors import UsageError, VoxportraitError
+from featurestore.forgotten import Forgotten
 from featurestore.leases import Lease
 from featurestore.makers import Maker
 from featurestore.places import Place
@@ -37,10 +38,11 @@ FRAGMENT_CLIPS = 256
 
 @dataclass(frozen=True)
 class Registration:
-    """Counts of one registration: clips that are new, and clips that were known before."""
+    """Counts of one registration: clips that are new, that were known before, and that were forgotten."""
 
     new: int
     known: int
+    refused: int = 0
 
 
 class Store:
@@ -107,19 +109,23 @@ class Store:
     def register(self, clips: Iterable[Clip], progress: Callable[[int], None] | None = None) -> Registration:
         """Write a row for each clip that is not known yet; `progress` is called with the clips seen so far.
 
-        Idempotent, and the same clip twice in `clips` is one clip. Holds the lease `register`.
+        Idempotent, and the same clip twice in `clips` is one clip. Clips that were forgotten, and clips of speakers
+        who were, are refused. Holds the lease `register`.
         """
-        seen = new = 0
+        seen = new = refused = 0
         with Lease(self.place, ["register"], "registering clips") as lease:
+            is_forgotten = Forgotten.of(self.place).clips()
             known = set(self.table("clips").to_table(columns=["clip_id"])["clip_id"].to_pylist())
 
             def unknown() -> Iterator[Clip]:
-                nonlocal seen
+                nonlocal seen, refused
                 for clip in clips:
                     seen += 1
                     if progress:
                         progress(seen)
-                    if clip.clip_id not in known:
+                    if is_forgotten(clip.clip_id):
+                        refused += 1
+                    elif clip.clip_id not in known:
                         known.add(clip.clip_id)
                         yield clip
 
@@ -128,7 +134,7 @@ class Store:
                 lease.check()
                 self.place.write_table("clips", clip_rows(batch), mode="append", max_rows_per_file=FRAGMENT_CLIPS)
                 new += len(batch)
-        return Registration(new, seen - new)
+        return Registration(new, seen - new - refused, refused)
 
     def ensure_columns(self, columns: Mapping[str, str]) -> None:
         """Add columns that the table has not had before; only metadata is written. Needs the lease `columns`.
