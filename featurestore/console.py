@@ -51,10 +51,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
 
 
 @contextmanager
-def bar(what: str, unit: str = "") -> Iterator[Any]:
+def bar(what: str, unit: str = "", timed: bool = True) -> Iterator[Any]:
     """A progress bar on standard error; gives `update(done, total, note="")`, which may be called from a loop.
 
-    Where standard error is not a terminal, a plain line at most every ten seconds, and where it ended.
+    unit: of the rate that is shown; timed: the bar says how long the rest will take, else the note does. Where standard
+    error is not a terminal, a plain line at most every ten seconds, and where it ended.
     """
     import time
 
@@ -68,7 +69,7 @@ def bar(what: str, unit: str = "") -> Iterator[Any]:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            *([TimeRemainingColumn()] if timed else []),
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=console) as progress:

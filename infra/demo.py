@@ -7,7 +7,6 @@ goes on where it was, one that is finished does nothing twice.
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,14 +97,14 @@ class Demo:
         """Register and fill in Ray actors that are gone afterwards."""
         from pipelines.extractors import standard
         from pipelines.job import fill
-        from pipelines.schedule import stop_ray
+        from pipelines.schedule import Standing, stop_ray
         from pipelines.sources import read
 
         registered = self.store.register(read("voxceleb2", self.folder / "corpus"))
         with bar("filling", "clips") as draw:
 
-            def progress(done: int, total: int, rejected: Counter[str], doing: str) -> None:
-                draw(done, total, doing)
+            def progress(standing: Standing) -> None:
+                draw(standing.done, standing.total, standing.doing)
 
             summary = fill(self.store, standard(), progress=progress, should_stop=should_stop, told=say)
         stop_ray()

@@ -23,18 +23,27 @@ from pipelines.worker import Outcome, Worker
 
 @dataclass
 class ChunkReport:
-    """What became of a chunk: clips done, reasons of rejections, seconds and lost float16 values by constituent."""
+    """What became of a chunk: clips done, reasons of rejections, and by constituent seconds and lost float16 values.
+
+    inference: the seconds of those in which a network ran.
+    """
 
     clips: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
+    inference: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
 
     def __iadd__(self, other: "ChunkReport") -> "ChunkReport":
         self.clips += other.clips
-        self.rejected += other.rejected
-        self.seconds += other.seconds
-        self.losses += other.losses
+        for name in ("rejected", "seconds", "inference", "losses"):
+            getattr(self, name).update(getattr(other, name))
+        return self
+
+    def __isub__(self, other: "ChunkReport") -> "ChunkReport":
+        self.clips -= other.clips
+        for name in ("rejected", "seconds", "inference", "losses"):
+            setattr(self, name, getattr(self, name) - getattr(other, name))
         return self
 
 
@@ -47,10 +56,10 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Status:
-    """What an actor is doing: clips done of its chunk, the number in it of the clip it is at, and for how long."""
+    """What an actor is doing: clips done of its chunk, the numbers in it of those it is at, and for how long."""
 
     done: int
-    at: int | None
+    at: tuple[int, ...]
     seconds: float
 
 
@@ -72,7 +81,8 @@ class FillActor:
         self.constituents, self.recipe, self.device, self.threads = constituents, recipe, device, threads
         self.maker_ids, self.digests = maker_ids, digests
         self.done, self.since = 0, time.monotonic()
-        self.at: int | None = None
+        self.at: tuple[int, ...] = ()
+        self.stopping = False
 
     def load(self) -> Loaded:
         """Bring the models into memory."""
@@ -80,48 +90,59 @@ class FillActor:
         _check_makers(extractors, self.digests)
         self.worker = Worker(extractors, self.device, self.recipe)
         broken = self.worker.load()
-        _pin_threads(self.threads)
+        pin_threads(self.threads)
         return Loaded(broken)
 
     def status(self) -> Status:
         return Status(self.done, self.at, time.monotonic() - self.since)
 
+    def stop(self) -> None:
+        """Come back with the clips that are done, soon."""
+        self.stopping = True
+
     @ray.method(num_returns=2)
     def run(self, chunk: filling.Chunk, rejected: Sequence[Rejected] = ()) -> tuple[ChunkReport, pa.Table]:
-        """Fill a chunk. rejected: what the driver has found that a clip of it cannot give."""
+        """Fill a chunk, or, when asked to stop, its first clips.
+
+        rejected: what the driver has found that a clip of it cannot give.
+        """
         self.done = 0
         clips, row_ids = filling.read_clips(self.store, chunk)
         number = {clip.clip_id: i for i, clip in enumerate(clips)}
 
-        def at(clip_id: str, whats: Sequence[str]) -> None:
-            if self.at != number[clip_id]:
-                self.at, self.since = number[clip_id], time.monotonic()
+        def at(clip_ids: Sequence[str], whats: Sequence[str]) -> None:
+            here = tuple(number[clip_id] for clip_id in clip_ids)
+            if self.at != here or len(here) > 1:
+                self.at, self.since = here, time.monotonic()
             if len(clips) == 1:
                 journal.mark(self.store.place, chunk.name, whats)
 
         places = [offset % PLACES for offset in chunk.offsets]
         outcomes: list[Outcome] = []
         for _, group in groupby(range(len(clips)), lambda i: places[i] // self.worker.group):
+            if self.stopping:
+                break
             members = list(group)
             outcomes += self.worker.fill_group(
                 [clips[i] for i in members], [chunk.wanted[i] for i in members], [places[i] for i in members], at
             )
             self.done += len(members)
-        self.at = None
+        self.at = ()
         if len(clips) == 1:
             journal.marked(self.store.place, chunk.name)
         found = [
             Rejected(clip.clip_id, r.what, self.digests[r.what], r.reason, r.message, r.attempts)
-            for clip, outcome in zip(clips, outcomes, strict=True)
+            for clip, outcome in zip(clips, outcomes, strict=False)
             for r in outcome.rejected
         ]
         keys = sorted(frozenset.union(*chunk.wanted))
         values = [outcome.values for outcome in outcomes]
-        table, losses = journal.chunk_table(row_ids, keys, values, self.maker_ids, [*rejected, *found])
-        report = ChunkReport(len(clips), losses=Counter(losses))
+        known = [*rejected, *found] if outcomes else []
+        table, losses = journal.chunk_table(row_ids[: len(values)], keys, values, self.maker_ids, known)
+        report = ChunkReport(len(outcomes), Counter(r.reason for r in known), losses=Counter(losses))
         for outcome in outcomes:
             report.seconds.update(outcome.seconds)
-        report.rejected.update(r.reason for r in (*rejected, *found))
+            report.inference.update(outcome.inference)
         return report, table
 
     def keep(self, names: Sequence[str], *tables: pa.Table) -> Sequence[str]:
@@ -135,7 +156,7 @@ class FillActor:
         return filling.seal(self.store, fragment, columns, tables, kept)
 
 
-def _pin_threads(threads: int) -> None:
+def pin_threads(threads: int) -> None:
     """Hold the libraries that are loaded to their share of the cores; Ray has set OMP_NUM_THREADS for the others."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

@@ -1,46 +1,15 @@
-"""`voxportrait corpus`, `models`, `extract` and `fill`."""
+"""`voxportrait corpus` and `models`; `extract` and `fill` are in `cli_fill`."""
 
-import sys
-from collections import Counter
-from collections.abc import Iterable
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from featurestore.clip import Clip
-from featurestore.console import Json, Store, bar, print_json, print_table, say
-
-if TYPE_CHECKING:
-    from pipelines.job import Summary
-    from pipelines.options import Options
-    from pipelines.recipe import Recipe
+from featurestore.console import Json, bar, print_json, print_table, say
+from pipelines.cli_fill import Address, Root, Source, extract, fill
 
 corpus = typer.Typer(no_args_is_help=True, help="Make or inspect a folder of talking heads.")
 models = typer.Typer(no_args_is_help=True, help="The weights that extractors need.")
-
-Constituents = Annotated[
-    str, typer.Option(help="What to fill, with commas between: constituents, `standard`, or `all` of the catalogue.")
-]
-Detector = Annotated[str, typer.Option(help="Who finds faces: retinaface, fastmtcnn, track, or auto.")]
-WhichFace = Annotated[str, typer.Option("--face", help="The speaker's face of several: largest, or nearest the track.")]
-Attributes = Annotated[str, typer.Option(help="Who says age, gender and ethnicity: corpus or deepface.")]
-OnePerSpeaker = Annotated[
-    bool, typer.Option("--one-video-per-speaker", help="SLF's evaluation set: one clip of each test speaker alone.")
-]
-Workers = Annotated[int | None, typer.Option(min=1, help="Ray actors; one a core by default.")]
-Address = Annotated[str | None, typer.Option("--ray-address", help="A Ray cluster; this machine alone by default.")]
-Device = Annotated[str, typer.Option(help="Where the models run: cpu, cuda, or auto: a GPU where there is one.")]
-Deadline = Annotated[float, typer.Option(min=1, help="Seconds that one clip may take.")]
-Wait = Annotated[float, typer.Option(help="Seconds to wait for another job to leave the store.")]
-JournalEvery = Annotated[
-    float,
-    typer.Option(min=0, help="Seconds of work that a kill may cost: finished clips go to the journal this often."),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-Source = Annotated[str, typer.Argument(help="Its layout: voxceleb2, voxceleb1, avspeech, folder.", show_default=False)]
-Root = Annotated[Path, typer.Argument(help="Its folder.", show_default=False)]
 
 
 @corpus.command()
@@ -173,153 +142,6 @@ def untrained(names: Annotated[list[str], typer.Argument(help="Models.", show_de
             place = write_untrained(name)
             progress(done + 1, len(names), name)
             say(f"{name}: untrained, in {place}. Every value it makes is marked untrained in the store.")
-
-
-def _names(constituents: str) -> list[str]:
-    """The constituents that a person names; `standard` and `all` may be among them."""
-    from featurestore.errors import UsageError
-    from pipelines.extractors import AVAILABLE, extractors_for, standard
-
-    sets = {"standard": standard(), "all": AVAILABLE}
-    named = [name.strip() for name in constituents.split(",") if name.strip()]
-    if not named:
-        raise UsageError("--constituents names none. Say constituents, `standard` or `all`.")
-    names = list(dict.fromkeys(key for name in named for key in sets.get(name, (name,))))
-    extractors_for(names)
-    return names
-
-
-def extract(
-    source: Source,
-    root: Root,
-    store: Store,
-    one_video_per_speaker: OnePerSpeaker = False,
-    constituents: Constituents = "standard",
-    detector: Detector = "auto",
-    face: WhichFace = "largest",
-    attributes: Attributes = "corpus",
-    workers: Workers = None,
-    address: Address = None,
-    device: Device = "auto",
-    deadline: Deadline = 120,
-    wait: Wait = 0,
-    journal_every: JournalEvery = 120,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Register a corpus and fill what is missing.
-
-    Each clip is opened and decoded once. Stopped or killed, the same command goes on where it was.
-    """
-    from featurestore.store import Store as FeatureStore
-    from pipelines.options import Options
-    from pipelines.recipe import Recipe
-    from pipelines.sources import read
-
-    names, recipe = _names(constituents), Recipe(detector, face, attributes)
-    options = Options(workers, address, device, deadline, journal_every=journal_every, wait=wait)
-    clips = read(source, root, one_video_per_speaker)
-    if dry_run:
-        _show_plan(store, names, clips, recipe, as_json)
-        return
-    opened = FeatureStore.open_or_create(store)
-    with bar("registering", "clips") as progress:
-        registered = opened.register(clips, lambda seen: progress(seen, None))
-    say(f"registered {registered.new:,} new clips; {registered.known:,} were known")
-    _fill(opened, names, options, recipe, as_json, {"registered": registered.new})
-
-
-def fill(
-    store: Store,
-    constituents: Constituents = "standard",
-    detector: Detector = "auto",
-    face: WhichFace = "largest",
-    attributes: Attributes = "corpus",
-    workers: Workers = None,
-    address: Address = None,
-    device: Device = "auto",
-    deadline: Deadline = 120,
-    wait: Wait = 0,
-    journal_every: JournalEvery = 120,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Fill what a store's clips lack."""
-    from featurestore.store import Store as FeatureStore
-    from pipelines.options import Options
-    from pipelines.recipe import Recipe
-
-    names, recipe = _names(constituents), Recipe(detector, face, attributes)
-    options = Options(workers, address, device, deadline, journal_every=journal_every, wait=wait)
-    if dry_run:
-        _show_plan(store, names, [], recipe, as_json)
-        return
-    _fill(FeatureStore.open(store), names, options, recipe, as_json, {})
-
-
-def _show_plan(uri: str, names: list[str], clips: Iterable[Clip], recipe: "Recipe", as_json: bool) -> None:
-    from pipelines.job import preview
-    from pipelines.readiness import lines
-
-    planned = preview(uri, names, clips, recipe)
-    if as_json:
-        print_json(planned)
-        return
-    say(f"{planned['new']:,} new clips, {planned['clips']:,} registered")
-    columns = ("constituent", "into", "to fill", "filled", "quarantined")
-    print_table(columns, planned["constituents"])
-    for line in lines(planned["left_out"]):
-        say(line)
-    if any(row[0] != row[1] for row in planned["constituents"]):
-        say("another model or version made some of the values that are there: new ones go beside them, as candidates")
-
-
-def _fill(
-    store: Any,
-    names: list[str],
-    options: "Options",
-    recipe: "Recipe",
-    as_json: bool,
-    known: dict[str, Any],
-) -> None:
-    from featurestore.errors import VoxportraitError
-    from featurestore.interrupt import stop_on_signal
-    from pipelines.job import fill as run
-    from pipelines.schedule import stop_ray
-
-    with bar("filling", "clips") as draw, stop_on_signal() as should_stop, redirect_stdout(sys.stderr):
-
-        def progress(done: int, total: int, rejected: Counter[str], doing: str) -> None:
-            notes = [f"{number} {reason}" for reason, number in rejected.most_common()]
-            draw(done, total, "; ".join([doing, *notes]))
-
-        try:
-            summary = run(store, names, options, progress, should_stop, recipe, say)
-        finally:
-            stop_ray()  # while its own messages still go to standard error
-    if as_json:
-        print_json(known | summary.as_dict())
-    else:
-        _print_summary(summary)
-    if summary.stopped:
-        raise VoxportraitError("stopped as asked; what was finished is kept. Run the same command again to go on.")
-
-
-def _print_summary(summary: "Summary") -> None:
-    if not summary.clips and not summary.filled:
-        say("nothing to fill: what can be made is there, or the clip is in quarantine")
-        return
-    if summary.resumed:
-        say(f"{summary.resumed:,} clips taken over from a run that was stopped")
-    if summary.clips:
-        say(f"{summary.clips:,} clips in {summary.wall:.0f} s, {summary.clips / summary.wall:.3g} a second")
-    rows = [
-        (name, number, f"{summary.seconds.get(name, 0):.1f}", summary.losses.get(name, 0))
-        for name, number in summary.filled.items()
-    ]
-    print_table(("constituent", "filled", "seconds in all", "numbers 0 or infinite in float16"), rows)
-    for reason, number in summary.quarantined.items():
-        say(f"quarantined: {number:,} x {reason} (voxportrait store quarantine says which)")
 
 
 COMMANDS = (extract, fill)

@@ -1,10 +1,12 @@
-"""Faults of the machine, told from faults of a clip: they pass when the worker is replaced."""
+"""Faults of the machine, told from faults of a clip: they pass when the worker is replaced, or when it tries again."""
 
 import errno
 
 OUT_OF_MEMORY, DEVICE = "out of memory", "device error"
+CRASH, DEADLINE, WORKER_ERROR = "crash", "deadline", "worker error"
+READ_ERROR, INPUT_OUTPUT = "read error", "input or output error"
 
-_NO_ROOM = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "bad_alloc")
+_NO_ROOM = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED", "bad_alloc")
 _BROKEN = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "NVML")
 
 
@@ -46,3 +48,20 @@ _FINAL = (
 def is_final(error: OSError) -> bool:
     """Whether trying again is of no use: the disk is full or not to be written to."""
     return error.errno in _FINAL_NUMBERS or _has(str(error), _FINAL)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk is full: no clip is to blame, and no other clip will fare better."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+_PASSING_NUMBERS = {
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED,
+    errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
+_PASSING = ("NETWORK_CONNECTION", "SERVICE_UNAVAILABLE", "SLOW_DOWN", "REQUEST_TIMEOUT", "INTERNAL_FAILURE")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether reading may go well a moment later: a disk, a network or an object store that stumbles."""
+    return isinstance(error, OSError) and (error.errno in _PASSING_NUMBERS or _has(str(error), _PASSING))

@@ -1,6 +1,7 @@
 """Files as strangers hand them over: regular ones alone, read once, never waited for.
 
-Whatever is wrong with one raises Reject(`media`): `missing file`, `unreadable`, `empty file` or `too large`.
+Whatever is wrong with one raises Reject(`media`): `missing file`, `unreadable`, `empty file` or `too large`. A disk or
+network that stumbles raises its OSError: reading may go well a moment later.
 """
 
 import os
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.faults import is_passing
 from pipelines.reject import Reject
 
 LARGEST_FILE = 1 << 30
@@ -46,6 +48,8 @@ def _rejecting(path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise Reject("media", "missing file", f"{path}: there is no such file") from error
     except (OSError, ValueError) as error:
+        if is_passing(error):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise Reject("media", "unreadable", f"{path}: {reason}") from error
 

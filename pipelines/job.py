@@ -10,33 +10,42 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 from featurestore import journal
 from featurestore.catalogue import constituent
 from featurestore.clip import Clip
+from featurestore.compaction import tidy
 from featurestore.errors import VoxportraitError, choose
 from featurestore.filling import Plan, Want, plan
 from featurestore.jobs import Job
 from featurestore.leases import Lease, LeaseHeld
+from featurestore.policy import Policy
+from featurestore.schema import clip_rows
 from featurestore.store import Store, lance_errors
 from pipelines.crew import Crew
 from pipelines.extractors import Extractor
 from pipelines.extractors.face import FaceCrop
 from pipelines.extractors.media import MediaRecord
+from pipelines.joblog import JobLog, log_path
 from pipelines.options import DEVICES, Options
 from pipelines.readiness import Ready, lines, ready, resolve
 from pipelines.recipe import Recipe
-from pipelines.schedule import Progress, Schedule
+from pipelines.schedule import Progress, Schedule, Standing
 from pipelines.worker import PARTS
+
+PREPARING = 20.0
+"""Seconds to wait for another job that makes its plan."""
 
 
 @dataclass
 class Summary:
     """What a job did.
 
-    filled, seconds: by constituent; quarantined: by reason; left_out: constituent -> the model that is missing;
-    untrained: constituents whose weights were never trained; stopped: it was asked to end early.
+    filled, seconds, gpu_seconds: by constituent, as `Schedule` says; quarantined: by reason; left_out: constituent ->
+    the model that is missing; untrained: constituents whose weights were never trained; not_allowed: clips that the
+    policy left out; log: the file of its JSON lines; stopped: it was asked to end early.
     """
 
     job_id: str = ""
@@ -45,10 +54,13 @@ class Summary:
     filled: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    gpu_seconds: dict[str, float] = field(default_factory=dict)
     losses: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     untrained: list[str] = field(default_factory=list)
+    not_allowed: int = 0
     wall: float = 0.0
+    log: str = ""
     stopped: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,16 +102,18 @@ def fill(
     should_stop: Callable[[], bool] = lambda: False,
     recipe: Recipe = Recipe(),
     told: Callable[[str], None] = lambda line: None,
+    policy: Policy | None = None,
 ) -> Summary:
     """Fill what clips lack of `constituents`, and come back when nothing is missing that can be made.
 
     A constituent whose model is missing is left out, and the others are filled. One whose live values another maker
-    made is filled into a candidate beside them. told: called with a line for a person about each of these, about
-    untrained models, and about a job that is waited for. Raises LeaseHeld when another job is at work in the store.
+    made is filled into a candidate beside them. Clips that `policy` does not allow are left out. told: called with a
+    line for a person about each of these, about untrained models, and about a job that is waited for. Raises LeaseHeld
+    when another job is at work in the store.
     """
     for key in constituents:
         constituent(key)
-    options = options or Options()
+    options, policy = options or Options(), policy or Policy()
     choose("device", options.device, DEVICES)
     recipe = resolve(recipe, detector_of(store))
     able = ready(constituents, recipe)
@@ -110,9 +124,11 @@ def fill(
     if able.untrained:
         told(f"untrained weights make {', '.join(able.untrained)}: the store marks every such value")
     wants = wants_of(able, recipe)
-    summary = Summary(left_out=able.left_out, untrained=able.untrained)
     with lance_errors("preparing the table"):
-        lease, todo = _prepare(store, wants, options.wait, told, should_stop)
+        lease, todo = _prepare(store, wants, policy, options.wait, told, should_stop)
+    summary = Summary(left_out=able.left_out, untrained=able.untrained, not_allowed=todo.not_allowed)
+    if todo.not_allowed:
+        told(f"not allowed: {todo.not_allowed:,} clips have no consent or no licence that was asked for")
     if lease is None:
         return summary
     for key, column in todo.columns.items():
@@ -122,23 +138,31 @@ def fill(
                 f"{column}. Then: voxportrait store promote {key}"
             )
     with closing_lease(lease), lance_errors("writing to the store"):
-        job = Job(store, "fill")
+        job = Job(store, "fill", policy)
+        log = JobLog(job, options.log or log_path(store.place, job.job_id), constituents=able.constituents)
+
+        def seen(standing: Standing) -> None:
+            log(standing)
+            if progress:
+                progress(standing)
+
         digests = {want.constituent: want.maker.digest for want in wants} | input_makers(able.extractors, recipe)
         crew = Crew(able.extractors, recipe, digests, options)
-        schedule = Schedule(store, wants, crew, todo, lease, job.job_id, progress, should_stop, told)
-        summary.job_id, state = job.job_id, "failed"
+        schedule = Schedule(store, wants, crew, todo, lease, job.job_id, seen, should_stop, told)
+        summary.job_id, summary.log, state = job.job_id, str(log.path), "failed"
         try:
-            report = schedule.run()
+            schedule.run()
             state = "interrupted" if schedule.stopped else "finished"
         finally:
-            report = schedule.report
-            summary.clips, summary.resumed = report.clips, schedule.resumed
-            summary.filled, summary.seconds = dict(schedule.filled), dict(report.seconds)
-            summary.quarantined, summary.losses = dict(report.rejected), dict(report.losses)
-            summary.wall, summary.stopped = schedule.wall, schedule.stopped
-            summary.left_out = able.left_out | schedule.left_out
-            counts = {"clips": report.clips, "filled": summary.filled, "quarantined": summary.quarantined}
-            job.end(state, {**counts, "float16_losses": summary.losses}, summary.seconds | {"wall": summary.wall})
+            log.end(state, schedule.standing())
+    report = schedule.report
+    summary.clips, summary.resumed = report.clips, schedule.resumed
+    summary.filled, summary.seconds = dict(schedule.filled), dict(report.seconds)
+    summary.gpu_seconds, summary.losses = schedule.gpu_seconds, dict(report.losses)
+    summary.quarantined = dict(report.rejected)
+    summary.wall, summary.stopped = schedule.wall, schedule.stopped
+    summary.left_out = able.left_out | schedule.left_out
+    tidy(store)
     return summary
 
 
@@ -154,28 +178,30 @@ def closing_lease(lease: Lease) -> Iterator[None]:
 def _prepare(
     store: Store,
     wants: Sequence[Want],
+    policy: Policy,
     wait: float,
     told: Callable[[str], None],
     should_stop: Callable[[], bool],
 ) -> tuple[Lease | None, Plan]:
     """Make the columns and enter the makers that are wanted; lease the fragments that lack something, and plan them.
 
-    No lease where nothing is lacking. wait: seconds until LeaseHeld is raised.
+    No lease where nothing is lacking. wait: seconds until LeaseHeld is raised; another job that only prepares is
+    waited for in any case.
     """
     until, waited = time.monotonic() + wait, False
     while True:
         try:
-            with Lease(store.place, ["columns"], "preparing a fill"):
-                todo = plan(store, wants)
+            with Lease(store.place, ["columns"], "preparing a fill", PREPARING):
+                todo = plan(store, wants, policy)
                 store.ensure_columns(todo.columns)
                 store.enter_makers(want.maker for want in wants)
-                todo = plan(store, wants)
+                todo = plan(store, wants, policy)
                 if not todo.fragments:
                     journal.remove(store.place, todo.leftover)
                     return None, todo
                 resources = [f"fragment:{fragment}" for fragment in todo.fragments]
                 lease = Lease(store.place, resources, "filling").acquire()
-                again = plan(store, wants)  # now that nobody else can change these fragments
+                again = plan(store, wants, policy)  # now that nobody else can change these fragments
                 again.only(todo.fragments)
                 journal.remove(store.place, again.leftover)
                 return lease, again
@@ -188,13 +214,19 @@ def _prepare(
             time.sleep(min(2.0, wait))
 
 
-def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip], recipe: Recipe = Recipe()) -> dict[str, Any]:
+def preview(
+    uri: str,
+    constituents: Sequence[str],
+    clips: Iterable[Clip],
+    recipe: Recipe = Recipe(),
+    policy: Policy | None = None,
+) -> dict[str, Any]:
     """What `extract` would do: new clips, and (constituent, column, to fill, filled, quarantined) rows.
 
     Writes nothing; the store need not exist. column: the constituent's, or a candidate's where another maker's values
-    are live. left_out: constituent -> the model that is missing.
+    are live. left_out: constituent -> the model that is missing; not_allowed: clips that the policy leaves out.
     """
-    store = Store(uri)
+    store, policy = Store(uri), policy or Policy()
     recipe = resolve(recipe, detector_of(store) if store.exists() else None)
     able = ready(constituents, recipe)
     wants = wants_of(able, recipe)
@@ -203,12 +235,16 @@ def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip], recipe
     if store.exists():
         store = Store.open(uri)
         known = set(store.table("clips").to_table(columns=["clip_id"])["clip_id"].to_pylist())
-        todo = plan(store, wants)
-    new, fresh = 0, Counter[str]()
-    for clip in clips:
-        if clip.clip_id not in known:
-            new += 1
-            fresh.update(w.constituent for w in wants if all(getattr(clip, c) is not None for c in w.requires))
+        todo = plan(store, wants, policy)
+    new, not_allowed, fresh = 0, todo.not_allowed, Counter[str]()
+    for clip, is_allowed in judged(clips, policy):
+        if clip.clip_id in known:
+            continue
+        new += 1
+        if is_allowed:
+            fresh.update(lacking(clip, wants))
+        else:
+            not_allowed += 1
     rows = [
         (
             key,
@@ -219,4 +255,17 @@ def preview(uri: str, constituents: Sequence[str], clips: Iterable[Clip], recipe
         )
         for key in (want.constituent for want in wants)
     ]
-    return {"new": new, "clips": len(known), "constituents": rows, "left_out": able.left_out}
+    found = {"new": new, "clips": len(known), "not_allowed": not_allowed}
+    return found | {"constituents": rows, "left_out": able.left_out}
+
+
+def judged(clips: Iterable[Clip], policy: Policy) -> Iterator[tuple[Clip, bool]]:
+    """Clips of a source, and whether the policy allows each."""
+    clips = iter(clips)
+    while batch := list(islice(clips, 1024)):
+        yield from zip(batch, policy.allows(clip_rows(batch)).tolist(), strict=True)
+
+
+def lacking(clip: Clip, wants: Sequence[Want]) -> list[str]:
+    """The constituents that a clip which is not registered yet will lack."""
+    return [want.constituent for want in wants if all(getattr(clip, column) is not None for column in want.requires)]

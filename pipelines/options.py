@@ -1,6 +1,7 @@
 """How a fill job runs."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -13,7 +14,7 @@ class Options:
     one of its own on this machine); device: `cpu`, `cuda`, or `auto`: a GPU where a node has one; deadline: seconds a
     clip may take; start_deadline: seconds an actor may take to load its models; journal_every: how long finished clips
     of an unfinished fragment may be in memory alone, which is what a kill of the whole job costs; wait: seconds to wait
-    for another job to leave the store.
+    for another job to leave the store; log: the file of the job's JSON lines (None: as `joblog.log_path` says).
     """
 
     workers: int | None = None
@@ -23,3 +24,4 @@ class Options:
     start_deadline: float = 600.0
     journal_every: float = 120.0
     wait: float = 0.0
+    log: Path | None = None

@@ -5,12 +5,16 @@ than `journal_every` go to the journal too.
 """
 
 import logging
+import os
+import signal
+import threading
 import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 
@@ -22,7 +26,7 @@ from featurestore.leases import Lease
 from featurestore.store import Store
 from pipelines.actor import ChunkReport, Loaded, Status
 from pipelines.crew import Crew
-from pipelines.faults import Unfit, is_final
+from pipelines.faults import CRASH, DEADLINE, INPUT_OUTPUT, OUT_OF_MEMORY, WORKER_ERROR, Unfit, is_final
 from pipelines.readiness import lines
 from pipelines.worker import PARTS
 
@@ -33,10 +37,43 @@ ATTEMPTS = 3
 """How often a clip alone may take its worker down, or a task may fail for the machine's sake."""
 
 
-class Progress(Protocol):
-    """Called about twice a second: clips done and to do, rejections by reason, and what is going on."""
+_NO_MEMORY = "running low on memory"
+"""What Ray says of a worker that it ended because its node had no memory left."""
 
-    def __call__(self, done: int, total: int, rejected: Counter[str], doing: str) -> None: ...
+DEATHS = 50
+"""How many workers, or three times those of the job if that is more, may be lost in a row with no clip done between."""
+
+SILENCE = 30.0
+"""Seconds that a worker may give no sign of life beyond a clip's deadline."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a job is.
+
+    done, total: clips, with those taken over from a job that was stopped; wall: seconds so far; rate: clips a second
+    since the first worker was ready, None before; report: what became of the clips; filled: clips that got each
+    constituent, counted when their fragment is written; gpu_seconds: by constituent, as `Schedule.gpu_seconds` says.
+    """
+
+    doing: str
+    done: int
+    total: int
+    wall: float
+    rate: float | None
+    workers: int
+    report: ChunkReport
+    filled: dict[str, int]
+    gpu_seconds: dict[str, float]
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest will take at this rate; None where nobody knows."""
+        return (self.total - self.done) / self.rate if self.rate else None
+
+
+Progress = Callable[[Standing], None]
+"""Called about twice a second."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +104,18 @@ class _Fragment:
 
     unfinished: set[str]
     kept: list[str]
-    tables: dict[str, tuple[Chunk, ray.ObjectRef | None]] = field(default_factory=dict)
+    tables: dict[str, tuple[Chunk, ChunkReport, ray.ObjectRef | None]] = field(default_factory=dict)
     since: float = 0.0
     keeping: bool = False
 
 
 @dataclass
 class _Running:
-    """An actor and its task. table: where the chunk's table will be."""
+    """An actor and its task.
+
+    table: where the chunk's table will be; placed: Ray has found room for the actor, since `started`; answered: when
+    it said last what it was at.
+    """
 
     actor: Any
     task: Task
@@ -84,10 +125,11 @@ class _Running:
     status: ray.ObjectRef
     seen: Status
     answered: float
+    placed: bool
 
 
 class Schedule:
-    """Runs a plan. After `run`, or after it failed: report, filled, resumed, stopped, wall."""
+    """Runs a plan. After `run`, or after it failed: report, filled, gpu_seconds, resumed, stopped, wall."""
 
     def __init__(
         self,
@@ -119,42 +161,77 @@ class Schedule:
         self.sealed: list[Sealed] = []
         self.committed = time.monotonic()
         self.attempts: Counter[str] = Counter()
+        self.deaths = self.workers = 0
+        self.began = time.monotonic()
+        self.filling_since: float | None = None
         self.condemned: dict[str, list[Rejected]] = {}
         self.running: list[_Running] = []
 
+    @property
+    def gpu_seconds(self) -> dict[str, float]:
+        """By constituent: seconds that its network ran on a GPU, times the share of the GPU that its worker holds.
+
+        What is made without a network, faces' detection among them, counts as none; a worker that waits, too.
+        """
+        share = self.crew.resources["GPU"]
+        return {key: seconds * share for key, seconds in self.report.inference.items()} if share else {}
+
     def run(self) -> ChunkReport:
-        """Do everything, or until asked to stop; what is finished is committed either way."""
-        began = time.monotonic()
+        """Do everything, or until asked to stop; what is finished is committed either way, and after an error."""
+        self.began = time.monotonic()
         try:
             if self.todo.work:
                 self._run_actors()
             else:
                 self._seal_the_journal()
             self._commit()
+        except Exception:
+            self._salvage()
+            raise
         finally:
-            self.wall = time.monotonic() - began
+            self.wall = time.monotonic() - self.began
             for running in self.running:
                 ray.kill(running.actor)
         return self.report
 
+    def _salvage(self) -> None:
+        """Keep of a job that failed what can be kept."""
+        for state in self.fragments.values():
+            for name, (_, _, table) in state.tables.items():
+                with suppress(Exception):
+                    journal.write(self.store.place, name, ray.get(table, timeout=10))  # type: ignore[arg-type]
+        with suppress(Exception):
+            self._commit()
+
     def _seal_the_journal(self) -> None:
         """Finish a job that was killed when all its chunks were in the journal: no worker is needed."""
         for fragment, kept in self.todo.journal.items():
+            self.stopped = self.should_stop()
+            if self.stopped:
+                break
             self._take_sealed(filling.seal(self.store, fragment, self.todo.columns, [], kept))
+            self._commit_if_due()
 
     def _run_actors(self) -> None:
+        self.stopped = self.should_stop()
+        if self.stopped:
+            return
         if not ray.is_initialized():
             start_ray(self.options.address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self.crew = self.crew.on(nodes)
         chunks = sum(len(self.todo.chunks(fragment)) for fragment in self.todo.fragments[:64])
-        for _ in range(self.crew.size(nodes, max(1, chunks))):
+        self.workers = self.crew.size(nodes, max(1, chunks))
+        for _ in range(self.workers):
             self._start_actor()
         while self.running:
             self._turn()
 
     def _turn(self) -> None:
-        self.stopped = self.stopped or self.should_stop()
+        if not self.stopped and self.should_stop():
+            self.stopped = True
+            for running in self.running:
+                running.actor.stop.remote()
         ready, _ = ray.wait([r.reference for r in self.running], num_returns=len(self.running), timeout=0.05)
         if not ready:
             ready, _ = ray.wait([r.reference for r in self.running], timeout=0.45)
@@ -162,17 +239,30 @@ class Schedule:
             self._finish(running)
         for running in list(self.running):
             self._watch(running)
-        if len(self.sealed) >= COMMIT_FRAGMENTS or time.monotonic() - self.committed > COMMIT_SECONDS:
-            self._commit()
+        self._commit_if_due()
         if self._is_done():
             for running in self.running:  # they still load, for nothing
                 ray.kill(running.actor)
             self.running = []
         if self.progress:
-            under_way = sum(r.seen.done for r in self.running if isinstance(r.task, Chunk))
-            loading = bool(self.running) and all(isinstance(r.task, Load) for r in self.running)
-            doing = "stopping" if self.stopped else "starting workers" if loading else "filling"
-            self.progress(self.resumed + self.report.clips + under_way, self.total, self.report.rejected, doing)
+            self.progress(self.standing())
+
+    def standing(self) -> Standing:
+        """How far the job is now."""
+        now = time.monotonic()
+        done = self.report.clips + sum(r.seen.done for r in self.running if isinstance(r.task, Chunk))
+        loading = bool(self.running) and all(isinstance(r.task, Load) for r in self.running)
+        return Standing(
+            doing="stopping" if self.stopped else "starting workers" if loading else "filling",
+            done=self.resumed + done,
+            total=self.total,
+            wall=now - self.began,
+            rate=done / (now - self.filling_since) if done and self.filling_since else None,
+            workers=len(self.running),
+            report=self.report,
+            filled=dict(self.filled),
+            gpu_seconds=self.gpu_seconds,
+        )
 
     def _is_done(self) -> bool:
         return not (self._is_chunk_left() or self.to_seal or self._to_keep()) and all(
@@ -186,24 +276,24 @@ class Schedule:
         self._assign(actor, Load(), actor.load.remote())
 
     def _assign(self, actor: Any, task: Task, reference: ray.ObjectRef, table: ray.ObjectRef | None = None) -> None:
-        now = time.monotonic()
-        status = actor.status.remote()
-        self.running.append(_Running(actor, task, reference, table, now, status, Status(0, None, 0), now))
+        now, status, placed = time.monotonic(), actor.status.remote(), not isinstance(task, Load)
+        self.running.append(_Running(actor, task, reference, table, now, status, Status(0, (), 0), now, placed))
 
     def _next(self, actor: Any) -> None:
         """Give an idle actor its next task, or let it go."""
         if self.to_seal:
             fragment = self.to_seal.popleft()
             state = self.fragments[fragment]
-            tables = [reference for _, reference in state.tables.values()]
+            tables = [table for _, _, table in state.tables.values()]
             self._assign(actor, Seal(fragment), actor.seal.remote(fragment, self.todo.columns, state.kept, *tables))
         elif (due := self._to_keep()) is not None:
             state = self.fragments[due]
             state.keeping = True
-            tables = [reference for _, reference in state.tables.values()]
+            tables = [table for _, _, table in state.tables.values()]
             self._assign(actor, Keep(due), actor.keep.remote(list(state.tables), *tables))
         elif self._is_chunk_left():
-            chunk = self._next_chunk()
+            chunk = self.waiting.popleft()
+            self.filling_since = self.filling_since or time.monotonic()
             self._assign(actor, chunk, *actor.run.remote(chunk, self.condemned.get(chunk.name, ())))
         else:
             ray.kill(actor)
@@ -222,9 +312,6 @@ class Schedule:
             self._open(self.to_open.popleft())
         return bool(self.waiting) and not self.stopped
 
-    def _next_chunk(self) -> Chunk:
-        return self.waiting.popleft()
-
     def _open(self, fragment: int) -> None:
         chunks = self.todo.chunks(fragment)
         kept = list(self.todo.journal.get(fragment, ()))
@@ -240,34 +327,15 @@ class Schedule:
         self.running.remove(running)
         try:
             result = ray.get(running.reference)
-        except ray.exceptions.RayActorError as error:
-            self._died(running, f"the worker died ({_first_line(error)})", "crash")
-            return
-        except ray.exceptions.ObjectLostError:
-            ray.kill(running.actor)
-            self._lost(running)
-            return
-        except ray.exceptions.RayTaskError as error:
-            ray.kill(running.actor)
-            cause = error.cause if isinstance(error.cause, Exception) else error
-            if isinstance(cause, ray.exceptions.ObjectLostError):
-                self._lost(running)
-            elif isinstance(cause, Unfit):
-                self._died(running, cause.message, cause.reason)
-            elif isinstance(cause, OSError) and not is_final(cause):
-                self._died(running, str(cause), "input or output error")
-            elif isinstance(cause, (VoxportraitError, OSError)):
-                raise cause from None
-            else:
-                raise
+        except ray.exceptions.RayError as error:
+            self._failed(running, error)
             return
         match running.task:
             case Load():
                 self.attempts["load"] = 0
                 self._note_broken(result)
             case Chunk() as chunk:
-                self.report += result
-                self._chunk_done(chunk, running.table)
+                self._chunk_done(chunk, result, running.table)
             case Keep(fragment):
                 state = self.fragments[fragment]
                 state.keeping = False
@@ -281,6 +349,25 @@ class Schedule:
                 self._take_sealed(result)
         self._next(running.actor)
 
+    def _failed(self, running: _Running, error: ray.exceptions.RayError) -> None:
+        """Have what failed done again, unless that is of no use; its actor goes."""
+        ray.kill(running.actor)
+        cause = getattr(error, "cause", None)
+        match cause if isinstance(cause, Exception) else error:
+            case ray.exceptions.ObjectLostError():
+                self._lost(running)
+            case Unfit() as unfit:
+                self._died(running, unfit.message, unfit.reason)
+            case OSError() as failure if not is_final(failure):
+                self._died(running, str(failure), INPUT_OUTPUT)
+            case (VoxportraitError() | OSError()) as final:
+                raise final from None
+            case ray.exceptions.RayActorError() as death:
+                line = _first_line(death)
+                self._died(running, f"the worker died ({line})", OUT_OF_MEMORY if _NO_MEMORY in str(death) else CRASH)
+            case other:
+                self._died(running, f"{type(other).__name__}: {_first_line(other)}", WORKER_ERROR)
+
     def _note_broken(self, loaded: Loaded) -> None:
         """Tell, once each, what workers leave out because its model cannot be loaded."""
         new = {key: why for key, why in loaded.broken.items() if key in self.keys and key not in self.left_out}
@@ -292,18 +379,28 @@ class Schedule:
         self.sealed.append(sealed)
         self.filled.update(sealed.filled)
 
-    def _chunk_done(self, chunk: Chunk, table: ray.ObjectRef | None) -> None:
+    def _chunk_done(self, chunk: Chunk, report: ChunkReport, table: ray.ObjectRef | None) -> None:
+        """Take a chunk's result; of one that was stopped on the way, the clips that were done."""
         state = self.fragments[chunk.fragment]
+        self.report += report
         if not state.tables:
             state.since = time.monotonic()
-        state.tables[chunk.name] = (chunk, table)
-        state.unfinished.discard(chunk.name)
+        if report.clips:
+            state.tables[chunk.name] = (chunk, report, table)
+        if chunk.name not in self.condemned:
+            self.deaths = 0
+        if report.clips == len(chunk.offsets):
+            state.unfinished.discard(chunk.name)
         self._seal_if_whole(chunk.fragment)
 
     def _seal_if_whole(self, fragment: int) -> None:
         state = self.fragments[fragment]
         if not state.unfinished and not state.keeping and fragment not in self.to_seal:
             self.to_seal.append(fragment)
+
+    def _commit_if_due(self) -> None:
+        if len(self.sealed) >= COMMIT_FRAGMENTS or time.monotonic() - self.committed > COMMIT_SECONDS:
+            self._commit()
 
     def _commit(self) -> None:
         if self.sealed:
@@ -321,30 +418,42 @@ class Schedule:
         now = time.monotonic()
         if ray.wait([running.status], timeout=0)[0]:
             try:
-                running.seen, running.answered = ray.get(running.status), now
-            except ray.exceptions.RayActorError:
+                running.seen = ray.get(running.status)
+            except ray.exceptions.RayError:
                 return  # `_finish` sees it too
+            if not running.placed:
+                running.started = now
+            running.answered, running.placed = now, True
             running.status = running.actor.status.remote()
+        silent, limit = now - running.answered, self.options.start_deadline
         if isinstance(running.task, Load):
-            if now - running.started > self.options.start_deadline:
-                self._never_started(running)
+            if now - running.started > limit:
+                self._wait_no_longer(running)
             return
-        spent = running.seen.seconds + now - running.answered
-        if isinstance(running.task, Chunk) and running.seen.at is not None and spent > self.options.deadline:
-            ray.kill(running.actor)
-            self.running.remove(running)
-            self._died(running, f"not done in {self.options.deadline:.0f} s", "deadline")
+        if isinstance(running.task, Chunk):
+            limit = self.options.deadline * max(1, len(running.seen.at))
+            if running.seen.at and running.seen.seconds + silent > limit:
+                self._end(running, f"not done in {self.options.deadline:g} s", DEADLINE)
+                return
+        if silent > limit + SILENCE:
+            self._end(running, f"no sign of life for {silent:.0f} s", CRASH)
 
-    def _never_started(self, running: _Running) -> None:
-        """Go on without a worker that Ray found no place for, or that loads for ever, as long as others work."""
+    def _end(self, running: _Running, message: str, reason: str) -> None:
         ray.kill(running.actor)
         self.running.remove(running)
-        if all(isinstance(other.task, Load) for other in self.running):
-            limit = self.options.start_deadline
-            raise VoxportraitError(f"no worker started in {limit:.0f} s: Ray has no room for one, or its models hang")
+        self._died(running, message, reason)
+
+    def _wait_no_longer(self, running: _Running) -> None:
+        """Replace a worker that loads for ever. One that Ray has no room for waits on, as long as others are there."""
+        limit = self.options.start_deadline
+        if running.placed:
+            self._end(running, f"not done in {limit:.0f} s", DEADLINE)
+        elif not any(other.placed for other in self.running):
+            raise VoxportraitError(f"no worker started in {limit:.0f} s: Ray has no room for one")
 
     def _died(self, running: _Running, message: str, reason: str) -> None:
         """Have the task of an actor that died, or could not do it, done again, a bounded number of times."""
+        self._count_death(message)
         match running.task:
             case Load():
                 self._count("load", f"a worker could not load its models: {message}. Fill fewer constituents at a time")
@@ -359,24 +468,33 @@ class Schedule:
                 self._again(chunk, running.seen.at, message, reason)
         self._start_actor()
 
+    def _count_death(self, message: str) -> None:
+        self.deaths += 1
+        if self.deaths > max(DEATHS, 3 * self.workers):
+            raise VoxportraitError(
+                f"{self.deaths} workers were lost in a row and no clip was done: {message}. The machine or an "
+                "extractor is at fault, not the clips. What is finished is kept; run the command again."
+            )
+
     def _count(self, what: str, message: str) -> None:
         self.attempts[what] += 1
         if self.attempts[what] > ATTEMPTS:
             raise VoxportraitError(f"{message} ({ATTEMPTS} attempts). What is finished is kept; run the command again.")
 
-    def _again(self, chunk: Chunk, at: int | None, message: str, reason: str) -> None:
-        """Run a chunk again. A clip that hangs is run alone, and so are all when the worker died twice; one that takes
-        its worker down alone is left without what it was at then."""
+    def _again(self, chunk: Chunk, at: Sequence[int], message: str, reason: str) -> None:
+        """Run a chunk again, its clips alone; of one that hangs, those alone that it was at. A clip that takes its
+        worker down alone is left without what it was at then."""
         self.attempts[chunk.name] += 1
         tries = self.attempts[chunk.name]
         if len(chunk.offsets) > 1:
-            if reason == "deadline" and at is not None:
-                rest = [i for i in range(len(chunk.offsets)) if i != at]
-                parts = [chunk.part([at], str(chunk.offsets[at])), chunk.part(rest, f"without-{chunk.offsets[at]}")]
-                self.attempts[parts[0].name] = 1
+            if reason == DEADLINE and at:
+                rest = [i for i in range(len(chunk.offsets)) if i not in at]
+                parts = [chunk.part([i], str(chunk.offsets[i])) for i in at]
+                self.attempts.update(part.name for part in parts)
+                parts += [chunk.part(rest, "r")] if rest else []
             else:
-                parts = chunk.alone() if tries > 1 else [chunk]
-        elif tries < (2 if reason == "deadline" else ATTEMPTS):
+                parts = chunk.alone()
+        elif tries < (2 if reason == DEADLINE else ATTEMPTS):
             parts = [chunk]
         else:
             parts = [self._condemn(chunk, message, reason, tries)]
@@ -387,29 +505,35 @@ class Schedule:
 
     def _condemn(self, chunk: Chunk, message: str, reason: str, tries: int) -> Chunk:
         """The chunk of one clip without what takes its worker down, which goes to quarantine."""
+        whats = journal.marked(self.store.place, chunk.name)
+        if not whats:
+            raise VoxportraitError(f"workers fail before they reach a clip: {message} ({tries} attempts)")
         (clip,), _ = filling.read_clips(self.store, chunk)
-        whats = journal.marked(self.store.place, chunk.name) or ["media"]
         rejected = [
             Rejected(clip.clip_id, what, self.crew.digests[what], reason, f"{message}, {tries} times", tries)
             for what in whats
         ]
         needs = {key: PARTS[extractor.needs] for extractor in self.crew.extractors for key in extractor.makes}
         lost = frozenset(key for key in chunk.wanted[0] if {key, *needs[key]} & set(whats))
-        left = chunk.without(lost, f"without-{'-'.join(whats)}")
+        left = chunk.without(lost, "w")
         self.condemned[left.name] = [*self.condemned.pop(chunk.name, ()), *rejected]
         return left
 
     def _lost(self, running: _Running) -> None:
-        """Do finished chunks again whose tables were in the memory of a node that is gone."""
-        if isinstance(running.task, (Seal, Keep)):
-            fragment = running.task.fragment
-            self._count(f"lost {fragment}", f"finished clips of fragment {fragment} were lost with their node")
-            state = self.fragments[fragment]
-            chunks = [chunk for chunk, _ in state.tables.values()]
-            self.report.clips -= sum(len(chunk.offsets) for chunk in chunks)
-            state.tables, state.keeping = {}, False
-            state.unfinished.update(chunk.name for chunk in chunks)
-            self.waiting.extendleft(reversed(chunks))
+        """Do chunks again whose results were in the memory of a node that is gone."""
+        self._count_death("finished clips were lost with their node")
+        match running.task:
+            case Seal(fragment) | Keep(fragment):
+                state = self.fragments[fragment]
+                state.keeping = False
+                lost = [chunk for chunk, _, _ in state.tables.values()]
+                for _, report, _ in state.tables.values():
+                    self.report -= report
+                state.tables = {}
+                state.unfinished.update(chunk.name for chunk in lost)
+                self.waiting.extendleft(reversed(lost))
+            case Chunk() as chunk:
+                self.waiting.appendleft(chunk)
         self._start_actor()
 
 
@@ -418,10 +542,18 @@ def _first_line(error: Exception) -> str:
 
 
 def start_ray(address: str | None) -> None:
-    """Join a cluster, or start Ray on this machine, quietly."""
+    """Join a cluster, or the one that RAY_ADDRESS names; else start a Ray of this process's own on this machine.
+
+    Never one that another process started for itself: it would end with that process. SIGTERM stays with whoever
+    handled it before.
+    """
     warnings.filterwarnings("ignore", message="lance is not fork-safe")  # Ray starts its processes and nothing else
-    options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def stop_ray() -> None:

@@ -22,7 +22,7 @@ from featurestore.schema import encode, value_fields
 from pipelines.batching import Batches
 from pipelines.extractors.base import Extractor, Network, Values
 from pipelines.faces import FaceFinder
-from pipelines.faults import Unfit, fault_of
+from pipelines.faults import READ_ERROR, Unfit, fault_of, is_full, is_passing
 from pipelines.recipe import Recipe
 from pipelines.reject import Reject
 from pipelines.sample import Sample
@@ -37,8 +37,11 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 LONGEST_MESSAGE = 300
 
-At = Callable[[str, Sequence[str]], None]
-"""Told what is made next: a clip's id, and parts or constituents of it."""
+PAUSES = (0.2, 1.0)
+"""Seconds until reading is tried again."""
+
+At = Callable[[Sequence[str], Sequence[str]], None]
+"""Told what is made next: ids of clips, one or those of a batch, and parts or constituents of them."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,14 @@ class Outcome:
     """What became of one clip.
 
     values: column -> value, of the wanted constituents alone; seconds: by constituent, where opening the file counts
-    as `media`, decoding its sound as `sound` and finding the face as `face`.
+    as `media`, decoding its sound as `sound` and finding the face as `face`; inference: the seconds of those in which a
+    network ran.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     rejected: list[Rejection] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    inference: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 class Worker:
@@ -104,13 +109,13 @@ class Worker:
         clips: Sequence[Clip],
         wanted: Sequence[frozenset[str]],
         places: Sequence[int],
-        at: At = lambda clip_id, whats: None,
+        at: At = lambda clip_ids, whats: None,
     ) -> list[Outcome]:
         """Make the wanted constituents of clips at their places in a group (0 to `PLACES` - 1).
 
         Never raises for a clip's sake: see `Outcome.rejected`. A rejected part blocks the extractors that need it; the
-        others go on. `at` is called with a clip and what is made of it next; of a batch with the batch's first clip.
-        Raises Unfit when memory or device fails: then another worker has to do it.
+        others go on. `at` is called with what is made next, of which clips. Raises Unfit when memory or device fails:
+        then another worker has to do it; OSError when a disk is full.
         """
         outcomes = [Outcome() for _ in clips]
         inputs: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
@@ -119,7 +124,7 @@ class Worker:
             for extractor in self.extractors:
                 makes = [key for key in extractor.makes if key in keys]
                 known = all(getattr(clip, column) is not None for column in extractor.requires)
-                here = partial(at, clip.clip_id)
+                here = partial(at, [clip.clip_id])
                 if not (makes and known and _prepare(sample, extractor.needs, missing, outcome, here)):
                     continue
                 here(makes)
@@ -132,8 +137,9 @@ class Worker:
         by_place = {place: (keys, outcome) for keys, place, outcome in zip(wanted, places, outcomes, strict=True)}
         for extractor in self.extractors:
             if isinstance(extractor, Network) and inputs[extractor.name]:
-                first = places.index(min(inputs[extractor.name]))
-                at(clips[first].clip_id, [key for key in extractor.makes if key in wanted[first]])
+                members = [i for i, place in enumerate(places) if place in inputs[extractor.name]]
+                makes = [key for key in extractor.makes if any(key in wanted[i] for i in members)]
+                at([clips[i].clip_id for i in members], makes)
                 self._infer(extractor, inputs[extractor.name], by_place)
         return outcomes
 
@@ -149,6 +155,7 @@ class Worker:
             makes = [key for key in extractor.makes if key in wanted]
             for key in makes:
                 outcome.seconds[key] += share / len(makes)
+                outcome.inference[key] += share / len(makes)
             _keep(_attempt(makes, partial(_values, extractor, result), outcome), makes, outcome)
 
 
@@ -182,7 +189,7 @@ def _attempt(whats: Sequence[str], make: Callable[[], Any], outcome: Outcome) ->
     """What `make` gives, or None and a rejection; its time is shared by `whats`."""
     started = time.perf_counter()
     try:
-        return make()
+        return _read_again(make)
     except Reject as reject:
         refused = [reject.what] if reject.what in PARTS else whats
         outcome.rejected += [Rejection(what, reject.reason, _plain(reject.message)) for what in refused]
@@ -190,11 +197,26 @@ def _attempt(whats: Sequence[str], make: Callable[[], Any], outcome: Outcome) ->
         text = _plain(f"{type(error).__name__}: {error}")
         if fault := fault_of(error):
             raise Unfit(fault, f"{', '.join(whats)}: {text}") from error
-        outcome.rejected += [Rejection(what, "extractor error", text) for what in whats]
+        if is_full(error):
+            raise
+        reason, tries = (READ_ERROR, 1 + len(PAUSES)) if is_passing(error) else ("extractor error", 1)
+        outcome.rejected += [Rejection(what, reason, text, tries) for what in whats]
     finally:
         for what in whats:
             outcome.seconds[what] += (time.perf_counter() - started) / len(whats)
     return None
+
+
+def _read_again(make: Callable[[], Any]) -> Any:
+    """What `make` gives, after another try or two where a disk or a network stumbles."""
+    for pause in PAUSES:
+        try:
+            return make()
+        except OSError as error:
+            if not is_passing(error):
+                raise
+            time.sleep(pause)
+    return make()
 
 
 def _keep(made: Values | None, makes: Sequence[str], outcome: Outcome) -> None:

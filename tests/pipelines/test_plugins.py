@@ -115,7 +115,7 @@ def test_the_guide_s_package_fills_its_constituent(job):
     rows = store.sql("select path, loudness from clips where loudness is not null")
     expected = [10 * np.log10(np.mean(open_media(path).sound() ** 2)) for path in rows.path]
     np.testing.assert_allclose(rows.loudness, expected, rtol=1e-4)
-    assert {Path(path).parent.name for path in rows.path} == {"calm", "quiet", "starves"}
+    assert {Path(path).parent.name for path in rows.path} == set(SPEAKERS)
     libraries = store.table("makers").to_table(filter="constituent = 'loudness'")["library"].to_pylist()
     assert libraries == ["voxportrait-loudness 1.0"]
 
@@ -125,6 +125,7 @@ def test_a_clip_that_crashes_or_hangs_its_worker_is_quarantined_alone(job):
     rows = store.table("quarantine").to_table().to_pylist()
     reasons = {row["clip_id"].split("/")[1]: row["reason"] for row in rows}
     assert reasons == {"crashes": "crash", "hangs": "deadline"}
+    assert {row["constituent"] for row in rows} == {"trouble"}
     assert all(len(row["message"]) > 10 for row in rows)
     assert json.loads(done.stdout.splitlines()[-1])["quarantined"] == {"crash": 1, "deadline": 1}
 
@@ -132,7 +133,7 @@ def test_a_clip_that_crashes_or_hangs_its_worker_is_quarantined_alone(job):
 def test_a_worker_without_memory_is_replaced_and_the_clip_made(job):
     done, _, heads = job
     assert (heads.parent / "starved").exists()
-    assert json.loads(done.stdout.splitlines()[-1])["filled"] == {"loudness": 3, "trouble": 3, "speech": 3}
+    assert json.loads(done.stdout.splitlines()[-1])["filled"] == {"loudness": 5, "trouble": 3, "speech": 5}
 
 
 def test_the_job_says_in_one_line_each_what_it_leaves_out(job):
