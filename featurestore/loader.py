@@ -12,6 +12,7 @@ import hashlib
 import queue
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,10 @@ AHEAD = 2
 
 REOPENED = 3
 """How often a read that fails is tried again at the newest version."""
+
+
+class EmptyBatch(VoxportraitError):
+    """All clips of a batch were erased or may not be used."""
 
 
 class Loader:
@@ -115,10 +120,11 @@ class Loader:
         yield from self.in_order(self.held_out)
 
     def in_order(self, rows: np.ndarray) -> Iterator[Batch]:
-        """Batches of these rows, in their order."""
+        """Batches of these rows, in their order; one with no clip left is left out."""
         for first in range(0, len(rows), self.batch_size):
             chosen = rows[first : first + self.batch_size]
-            yield self.read(chosen, np.arange(first, first + len(chosen)), 0)
+            with suppress(EmptyBatch):
+                yield self.read(chosen, np.arange(first, first + len(chosen)), 0)
 
     def clip_ids(self, rows: np.ndarray) -> list[str]:
         """The ids of the clips in these rows, in their order; "" where the clip was erased."""
@@ -154,16 +160,16 @@ class Loader:
     def read(self, rows: np.ndarray, positions: np.ndarray, epoch: int) -> Batch:
         """Clips by their row, in the order given; those that were erased, or may not be used, are left out.
 
-        Raises VoxportraitError where none is left, and where a value was made anew since the loader was opened.
+        Raises EmptyBatch where none is left, VoxportraitError where a value was made anew since the loader was opened.
         """
         columns = ["_rowid", "clip_id", *self.constituents, "face_128", "face_128_guide"]
         table = self._take(np.setdiff1d(rows, self._refused), columns)
         here = table["_rowid"].to_numpy()
         is_here = np.isin(rows, here)
         if not is_here.any():
-            raise VoxportraitError(
-                f"all clips of a batch (positions {positions[0]} to {positions[-1]}) were erased or may not be used any "
-                "more: take a new snapshot"
+            raise EmptyBatch(
+                f"all clips of a batch (positions {positions[0]} to {positions[-1]}) were erased or may not be used: "
+                "take a new snapshot"
             )
         back = np.searchsorted(here, rows[is_here])
         return Batch(
