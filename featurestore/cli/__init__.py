@@ -5,6 +5,7 @@ import typer
 from featurestore.cli import asking, quarantine
 
 app = typer.Typer(no_args_is_help=True, help="Ask a store, keep it well, and forget people.")
-for kind in (asking, quarantine):
+for kind in (asking,):
     for command in kind.COMMANDS:
         app.command()(command)
+app.add_typer(quarantine.app, name="quarantine")
