@@ -1,6 +1,7 @@
 """An S3-compatible server on this machine: moto's, in a process of its own that ends with the test's."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 KEY, SECRET = "somebody", "a-secret-that-nobody-prints"
 BUCKET = "voices"
+
+os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # no client asks the network who it is
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Server:
             "AWS_SECRET_ACCESS_KEY": SECRET,
         }
 
-    def put(self, path: str, data: bytes, headers: Mapping[str, str] = {}) -> int:  # noqa: B006
+    def put(self, path: str, data: bytes, headers: Mapping[str, str] = {}) -> int:
         """PUT an object, or with an empty path the bucket; the HTTP status."""
         request = urllib.request.Request(
             f"{self.endpoint}/{BUCKET}/{path}", data, {"Authorization": f"AWS {KEY}:x", **headers}, method="PUT"
