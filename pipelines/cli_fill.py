@@ -155,7 +155,9 @@ def extract(source: Source, root: Root, choices: Choices, one_video_per_speaker:
     with bar("registering", "clips") as progress:
         registered = opened.register(clips, lambda seen: progress(seen, None))
     say(f"registered {registered.new:,} new clips; {registered.known:,} were known")
-    _fill(opened, choices, names, {"registered": registered.new})
+    if registered.refused:
+        say(f"refused: {registered.refused:,} clips of people who were forgotten")
+    _fill(opened, choices, names, {"registered": registered.new, "refused": registered.refused})
 
 
 @_chosen

@@ -1,8 +1,7 @@
 """`voxportrait store quarantine list|show|release`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -18,7 +17,7 @@ ClipId = Annotated[str | None, typer.Option("--clip", help="Only this clip.", sh
 class _ListFirst(TyperGroup):
     """`quarantine` alone lists."""
 
-    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, context: Any, args: list[str]) -> list[str]:
         named = args and (args[0] in self.commands or args[0] in context.help_option_names)
         return super().parse_args(context, args if named else ["list", *args])
 
@@ -41,7 +40,7 @@ def list_rows(
     if not len(found):
         say("nothing is in quarantine" if Which(reason, constituent, clip) == Which() else "none of these is")
         return
-    print_table(("reason", "constituent", "clips"), (row.values() for row in counts(found)))
+    print_table(("reason", "constituent", "clips"), (list(row.values()) for row in counts(found)))
     columns = ("clip_id", "constituent", "reason", "message", "attempts")
     print_table(columns, ([row[c] for c in columns] for row in found.to_pylist()))
 

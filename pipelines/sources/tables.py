@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from featurestore.errors import UsageError
 Columns = tuple[str, ...]
 Row = dict[str, str]
 
-FACTS = ("age", "gender", "ethnicity", "licence", "consent")
+FACTS = ("age", "gender", "ethnicity", "licence", "consent", "consent_until")
 
 _NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]*)?")
 _GENDERS = {"m": "man", "f": "woman", "man": "man", "woman": "woman"}
@@ -21,19 +22,24 @@ _GENDERS = {"m": "man", "f": "woman", "man": "man", "woman": "woman"}
 
 @dataclass(frozen=True)
 class Facts:
-    """What a corpus says of a person. age in years; gender and ethnicity as in `Clip`; None and "" for nothing."""
+    """What a corpus says of a person. age in years; gender and ethnicity as in `Clip`; None and "" for nothing.
+
+    consent_until: the last day on which the consent holds.
+    """
 
     age: float | None = None
     gender: str | None = None
     ethnicity: str | None = None
     licence: str = ""
     consent: str = ""
+    consent_until: date | None = None
 
     def for_clip(self) -> dict[str, Any]:
         """The arguments of `Clip` that these are."""
         return {
             "licence": self.licence,
             "consent": self.consent,
+            "consent_until": self.consent_until,
             "corpus_age": self.age,
             "corpus_gender": self.gender,
             "corpus_ethnicity": self.ethnicity,
@@ -81,6 +87,7 @@ def facts_of(place: str, row: Row) -> Facts:
         ethnicity=_ethnicity(place, row.get("ethnicity", "")),
         licence=row.get("licence", ""),
         consent=row.get("consent", ""),
+        consent_until=_day(place, row.get("consent_until", "")),
     )
 
 
@@ -107,6 +114,13 @@ def _ethnicity(place: str, text: str) -> str | None:
     if text and text not in ATTRIBUTES["ethnicity"]:
         raise UsageError(f"{place}: ethnicity {text!r} is not one of {', '.join(ATTRIBUTES['ethnicity'])}.")
     return text or None
+
+
+def _day(place: str, text: str) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise UsageError(f"{place}: consent_until {text!r} is not a day, such as 2030-12-31.") from None
 
 
 def _age(place: str, text: str) -> float | None:

@@ -4,7 +4,8 @@
     unzippedFaces/A.J._Buckley/1.6/1zcIwhmdeo4/0000375.jpg    cropped faces of a video, one a second
     txt/id10001/1zcIwhmdeo4/00001.txt         its face track, beside wav/
     vox1_meta.csv                             VoxCeleb1 id, VGGFace1 id (the name), gender, nationality, set
-    vox1_attributes.csv                       optional: speaker_id, age, gender, ethnicity, licence, consent
+    vox1_attributes.csv                       optional: speaker_id, age, gender, ethnicity, licence, consent,
+                                              consent_until
 
 A clip is a wav file with a folder of pictures: `<video>/<utterance>/` if there is such a folder, else the whole
 `<video>/`, whose frames show the same person but may be of another utterance. The speaker's folder has the id or the

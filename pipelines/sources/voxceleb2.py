@@ -6,7 +6,8 @@
                                               (the official mp4 is a crop of it: its boxes do not lie on the faces)
     test/mp4/..., test/aac/..., test/txt/...
     vox2_meta.csv                             speaker, VGGFace2 id, gender, set
-    vox2_attributes.csv                       optional: speaker_id, age, gender, ethnicity, licence, consent
+    vox2_attributes.csv                       optional: speaker_id, age, gender, ethnicity, licence, consent,
+                                              consent_until
 
 The official split holds: test is test. Of the dev speakers a tenth is held out as `val`.
 """

@@ -86,3 +86,23 @@ def models(untrained_models):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VOXPORTRAIT_MODELS", str(untrained_models))
         yield untrained_models
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory):
+    """The folder of the package of trouble, which this process and those that it starts have."""
+    from featurestore.catalogue import CATALOGUE
+    from pipelines import extractors
+
+    folder = Path(__file__).parent / "trouble"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("TROUBLE_NOTES", str(tmp_path_factory.mktemp("notes")))
+        patch.syspath_prepend(str(folder))
+        import troublekit
+
+        patch.setattr(extractors, "AVAILABLE", ("steady", "trouble"))
+        for made_by in (troublekit.Steady, troublekit.Trouble):
+            patch.setitem(CATALOGUE, made_by.name, getattr(troublekit, made_by.name.upper()))
+            patch.setitem(extractors.EXTRACTORS, made_by.name, made_by)
+        yield folder

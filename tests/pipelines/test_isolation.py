@@ -13,7 +13,6 @@ from pipelines.job import fill
 from pipelines.options import Options
 from pipelines.schedule import start_ray, stop_ray
 
-KIT = Path(__file__).parent / "trouble"
 QUARANTINED = {
     "aborts": ("crash", 3),
     "hangs": ("deadline", 2),
@@ -30,32 +29,16 @@ def clips(*speakers: str) -> list[Clip]:
 
 
 @pytest.fixture(scope="module")
-def kit(tmp_path_factory):
-    """The package of trouble in this process and in Ray's, which are started with it."""
-    from featurestore.catalogue import CATALOGUE
-    from pipelines.extractors import EXTRACTORS
-
-    with pytest.MonkeyPatch.context() as patch:
-        stop_ray()
-        patch.setenv("PYTHONPATH", str(KIT))
-        patch.setenv("TROUBLE_NOTES", str(tmp_path_factory.mktemp("notes")))
-        patch.syspath_prepend(str(KIT))
-        import troublekit
-
-        patch.setattr("pipelines.extractors.AVAILABLE", ("steady", "trouble"))
-        for key, constituent, extractor in (
-            ("steady", troublekit.STEADY, troublekit.Steady),
-            ("trouble", troublekit.TROUBLE, troublekit.Trouble),
-        ):
-            patch.setitem(CATALOGUE, key, constituent)
-            patch.setitem(EXTRACTORS, key, extractor)
-        start_ray(None)
-        yield
-        stop_ray()
+def ray_with_kit(kit):
+    """Ray, whose workers have the package of trouble."""
+    stop_ray()
+    start_ray(None)
+    yield
+    stop_ray()
 
 
 @pytest.fixture(scope="module")
-def job(kit, tmp_path_factory):
+def job(ray_with_kit, tmp_path_factory):
     """A store and what one job made of all kinds of trouble in one chunk."""
     store = Store.open_or_create(str(tmp_path_factory.mktemp("troubled") / "store"))
     store.register(clips(*QUARANTINED, *PASSING, *CALM))
@@ -110,7 +93,7 @@ def test_the_job_s_row_has_counts_and_seconds_by_constituent(job):
     assert json.loads(row["policy"])["require_consent"] is False
 
 
-def test_a_full_disk_ends_the_job_in_one_line_and_what_is_finished_is_kept(kit, tmp_path):
+def test_a_full_disk_ends_the_job_in_one_line_and_what_is_finished_is_kept(ray_with_kit, tmp_path):
     store = Store.open_or_create(str(tmp_path / "store"))
     store.register(clips(*(f"calm-{n:02d}" for n in range(16)), "fills-the-disk"))
     with pytest.raises(VoxportraitError, match="No space left"):

@@ -1,6 +1,7 @@
 """Plain folders: what belongs together becomes one clip, no two clips have one id, clips.csv says the rest."""
 
 import os
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -133,11 +134,11 @@ def test_a_table_says_who_when_and_where(root):
     add(root, "a/1.mp4", "a/2.mp4", "b/1.mp4", "c/1.wav", "c/1.jpg")
     table(
         root,
-        "path, speaker_id, video_id, split, age, gender, ethnicity, licence, consent, x, y\n"
-        'a/1.mp4, zoë, show, test, 41, f, asian, "CC BY, 4.0", signed, 0.25, 0.5\n'
-        "./b/1.mp4, zoë, show, , , , , , , , \n"
-        "c/1.wav, , , val, , , , , , , \n"
-        "gone.mp4, , , , , , , , , , \n",
+        "path, speaker_id, video_id, split, age, gender, ethnicity, licence, consent, consent_until, x, y\n"
+        'a/1.mp4, zoë, show, test, 41, f, asian, "CC BY, 4.0", signed, 2030-12-31, 0.25, 0.5\n'
+        "./b/1.mp4, zoë, show, , , , , , , , , \n"
+        "c/1.wav, , , val, , , , , , , , \n"
+        "gone.mp4, , , , , , , , , , , \n",
     )
     clips = {clip.clip_id.removeprefix("folder/"): clip for clip in read("folder", root)}
     assert list(clips) == [
@@ -150,6 +151,7 @@ def test_a_table_says_who_when_and_where(root):
     assert first.face_track == ((0, 0.25, 0.5, 0.0, 0.0),)
     assert (first.corpus_age, first.corpus_gender, first.corpus_ethnicity) == (41, "woman", "asian")
     assert (first.licence, first.consent) == ("CC BY, 4.0", "signed")
+    assert (first.consent_until, third.consent_until) == (date(2030, 12, 31), None)
     assert (first.split, third.split, fourth.split) == ("test", "test", "val")
     found = inspect("folder", root)
     assert found["attributes"] == {"age": 1, "gender": 1, "ethnicity": 1}
@@ -176,6 +178,7 @@ def test_a_speaker_in_two_splits_is_refused(root):
         ),
         ("path,split\na/1.mp4,dev\n", ":2: split 'dev' is not one of train, val, test"),
         ("path,age\na/1.mp4,old\n", ":2: age 'old'"),
+        ("path,consent_until\na/1.mp4,31.12.2030\n", ":2: consent_until '31.12.2030' is not a day"),
         ("path,x\na/1.mp4,0.5\n", ":2: x '0.5' and y '' are not both"),
         ("path,x,y\na/1.mp4,120,80\n", ":2: x '120' and y '80' are not both"),
         ("path,x,y\na/1.mp4,nan,0\n", ":2: x 'nan' and y '0' are not both"),
