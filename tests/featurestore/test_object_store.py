@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import numpy as np
+import PIL.Image
 import pytest
+import soundfile
 
 from featurestore import compaction, erasure, filling, inprocess, journal
 from featurestore.errors import VoxportraitError
@@ -111,11 +113,14 @@ def test_a_forgotten_clip_leaves_no_byte_and_is_refused(server):
 
 
 def test_the_command_fills_a_store_in_an_object_store_with_ray_and_prints_no_secret(server, tmp_path):
-    from pipelines.population.corpus import synthesize
-
-    synthesize(tmp_path / "corpus", 2, 4, seed=0, test_speakers=0)
+    for number in range(4):
+        folder = tmp_path / "corpus" / f"somebody {number}"
+        folder.mkdir(parents=True)
+        sound = np.random.default_rng(number).normal(scale=0.1, size=8 * 16_000)
+        soundfile.write(folder / "one.wav", sound, 16_000)
+        PIL.Image.new("RGB", (64, 64)).save(folder / "one.jpg")
     address = server.address("by command")
-    command = [sys.executable, "-m", "voxportrait", "extract", "voxceleb2", str(tmp_path / "corpus"), "--json"]
+    command = [sys.executable, "-m", "voxportrait", "extract", "folder", str(tmp_path / "corpus"), "--json"]
     named = ["--constituents", "media,mel,speech", "--workers", "1", "--journal-every", "0"]
     run = subprocess.run([*command, *named, "--store", address], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
