@@ -18,7 +18,7 @@ from featurestore.catalogue import CATALOGUE, Constituent
 from featurestore.errors import UsageError, choose
 from featurestore.leases import STORE, Lease
 from featurestore.policy import Policy
-from featurestore.schema import candidates, decode
+from featurestore.schema import candidate, candidates, decode
 from featurestore.store import Store
 
 EUCLIDEAN = ("face_embedding_dlib",)
@@ -80,6 +80,11 @@ class Space:
         return "euclidean" if self.constituent.key in EUCLIDEAN else "cosine"
 
     @property
+    def lance_metric(self) -> str:
+        """The metric as Lance calls it."""
+        return {"cosine": "cosine", "euclidean": "L2"}[self.metric]
+
+    @property
     def index(self) -> str | None:
         """The name of the vector index, where one is built."""
         return next((i.name for i in self.dataset.describe_indices() if i.field_names == [self.column]), None)
@@ -98,7 +103,7 @@ class Space:
         indexed: through the index; None: one vector goes through it where it is built, and a batch is compared with
         every vector, which are read once in bounded memory. without: for each vector the rows that are no answer.
         """
-        asked = np.atleast_2d(np.asarray(vectors, np.float32))
+        asked = np.atleast_2d(np.asarray(vectors, np.float64))
         if asked.ndim != 2 or asked.shape[1:] != self.constituent.shape:
             raise UsageError(f"{self.column} has vectors of {self.constituent.shape[0]} numbers, not {asked.shape}")
         if k < 1:
@@ -113,7 +118,8 @@ class Space:
         condition = " AND ".join(f"({part})" for part in (own, where, policy.where) if part) or None
         width = k + max(map(len, left_out), default=0)
         try:
-            rows = self._through_index(asked, width, condition) if name else self._exactly(asked, width, condition)
+            find = self._through_index if name else self._exactly
+            rows = find(asked.astype(np.float32), width, condition)
         except (ValueError, OSError) as error:
             if where is None:
                 raise
@@ -150,8 +156,8 @@ class Space:
         if held:
             yield self._block(pa.Table.from_batches(held))
 
-    def _block(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        vectors = decode(table[self.column], self.constituent.shape, self.constituent.dtype).astype(np.float32)
+    def _block(self, table: pa.Table, precision: type = np.float32) -> tuple[np.ndarray, np.ndarray]:
+        vectors = decode(table[self.column], self.constituent.shape, self.constituent.dtype).astype(precision)
         return table["_rowid"].to_numpy().astype(np.int64), _unit(vectors) if self.metric == "cosine" else vectors
 
     def _closeness(self, asked: np.ndarray, block: np.ndarray) -> np.ndarray:
@@ -169,6 +175,7 @@ class Space:
                 "column": self.column,
                 "q": vector.astype(self.constituent.dtype),
                 "k": k,
+                "metric": self.lance_metric,
                 "nprobes": 20,
                 "refine_factor": 10,
             }
@@ -183,12 +190,10 @@ class Space:
         """The k nearest among (Q, m) rows, with scores in double precision from the vectors themselves."""
         row_ids = np.setdiff1d(rows, [-1])
         stored = _rows(self.dataset, row_ids, [self.column])
-        known, vectors = self._block(stored) if len(stored) else (row_ids, np.zeros((0, *self.constituent.shape)))
-        order = np.argsort(known)
-        known, vectors = known[order], vectors[order].astype(np.float64)
+        known, vectors = self._block(stored.sort_by("_rowid"), np.float64)
         best = np.full((len(asked), k), -1, np.int64)
         scores = np.full((len(asked), k), np.nan)
-        for i, vector in enumerate(asked.astype(np.float64)):
+        for i, vector in enumerate(asked):
             ids = np.setdiff1d(np.intersect1d(rows[i], known), left_out[i])
             near = vectors[np.searchsorted(known, ids)]
             if self.metric == "cosine":
@@ -287,7 +292,6 @@ def build_index(
     Returns {"by", "vectors", "index": its name or None, "state": `built`, `up to date` or `does not pay`}. It does not
     pay for fewer than `INDEX_PAYS` vectors, and then is built only `anyway`. wait: seconds for others to leave.
     """
-    entry = _vector(store.table("clips"), by)
     with Lease(store.place, [STORE], f"indexing {by}", wait=wait, told=told) as lease:
         space = Space.of(store, by)
         vectors = space.dataset.count_rows(f"`{by}_maker` IS NOT NULL")
@@ -298,9 +302,8 @@ def build_index(
         elif vectors < INDEX_PAYS and not anyway:
             state = "does not pay"
         else:
-            metric = "L2" if space.metric == "euclidean" else "cosine"
-            space.dataset.create_index(by, "IVF_RQ", name=f"{entry.key}_vectors", metric=metric)
-            name, state = f"{entry.key}_vectors", "built"
+            name, state = candidate(space.constituent.key, space.maker["digest"]), "built"
+            space.dataset.create_index(by, "IVF_RQ", name=name, metric=space.lance_metric)
     return {"by": by, "vectors": vectors, "index": name, "state": state}
 
 
