@@ -9,13 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lance
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -25,11 +23,12 @@ from featurestore.catalogue import CATALOGUE
 from featurestore.clip import Clip
 from featurestore.console import bar
 from featurestore.errors import VoxportraitError
-from featurestore.filling import Sealed, Want
-from featurestore.leases import Lease
+from featurestore.filling import Want
 from featurestore.makers import Maker
 from featurestore.schema import value_fields
 from featurestore.store import Store
+from infra.bench import similarity
+from infra.bench.large import clips, write_columns
 
 ONE_PASS = (
     "media", "ecapa", "short_term", "mel", "speech", "age", "gender", "ethnicity", "face", "face_128", "face_parts",
@@ -47,11 +46,14 @@ PICTURE_BYTES = 12_000
 
 @dataclass(frozen=True)
 class Size:
-    """clips: of the large table; filled: clips whose values are really written; rounds: of coverage."""
+    """clips: of the large table; filled: clips whose values are really written; rounds: of coverage; vectors, queries:
+    of the search for similar clips."""
 
     clips: int = 1_000_000
     filled: int = 1_024
     rounds: int = 3
+    vectors: int = 200_000
+    queries: int = 200
 
 
 def run(size: Size = Size()) -> dict[str, Any]:
@@ -61,31 +63,35 @@ def run(size: Size = Size()) -> dict[str, Any]:
     bytes_per_payload_byte: everything that was written, registering, journal, leases and manifests among it, over the
     bytes of the values: one_pass (`ONE_PASS` into a new store), one_pass_journaled (the same, every chunk in the
     journal before: the worst case), backfill (`BACKFILL` into a full store), small_vector (`SMALL_VECTOR` alone: a few
-    hundred bytes a clip, beside which leases and manifests show); registering and what the large table weighs.
+    hundred bytes a clip, beside which leases and manifests show); similar: see `similarity.measure`; registering and
+    what the large table weighs.
     """
     with tempfile.TemporaryDirectory() as folder, bar("bench store", "steps") as progress:
-        progress(0, 5)
+        progress(0, 6)
         large = Store.open_or_create(f"{folder}/large")
         began = time.perf_counter()
-        large.register(_clips(size.clips))
+        large.register(clips(size.clips))
         registering = time.perf_counter() - began
-        progress(1, 5, "maker columns")
+        progress(1, 6, "maker columns")
         _fill_halves(large)
-        progress(2, 5, "plan and coverage")
+        progress(2, 6, "plan and coverage")
         planned = _apart("ask", large.uri, str(size.rounds))
-        progress(3, 5, "one pass")
+        progress(3, 6, "one pass")
         store = Store(f"{folder}/store")
         ratios = {"one_pass": _written_per_byte(lambda: _make_store(store, size.filled, ONE_PASS))}
         ratios["backfill"] = _written_per_byte(lambda: _fill(store, BACKFILL))
         ratios["small_vector"] = _written_per_byte(lambda: _fill(store, SMALL_VECTOR))
-        progress(4, 5, "journaled")
+        progress(4, 6, "journaled")
         other = Store(f"{folder}/other")
         ratios["one_pass_journaled"] = _written_per_byte(lambda: _make_store(other, size.filled, ONE_PASS, _keep_all))
-        progress(5, 5)
+        progress(5, 6, "similar")
+        nearest = similarity.measure(f"{folder}/vectors", size.vectors, size.queries)
+        progress(6, 6)
         return {
             "plan_1m": {"seconds": planned["plan_seconds"], "peak_gib": planned["peak_gib"]},
             "coverage_1m_seconds": planned["coverage_seconds"],
             "bytes_per_payload_byte": ratios,
+            "similar": nearest,
             "clips": size.clips,
             "clips_filled": size.filled,
             "chunks": planned["chunks"],
@@ -96,15 +102,6 @@ def run(size: Size = Size()) -> dict[str, Any]:
 
 
 # -- a large table ---------------------------------------------------------------------------------------------------
-
-
-def _clips(count: int) -> Iterator[Clip]:
-    """Clips as VoxCeleb2 has them: 16 of a video, 10 videos of a speaker."""
-    for n in range(count):
-        speaker = f"id{n // 160:05d}"
-        clip_id = f"voxceleb2/{speaker}/{n // 16:011d}/{n % 16:05d}"
-        split = "train" if n // 160 % 20 else "test"
-        yield Clip(clip_id, f"/data/{clip_id}.mp4", split, licence="CC-BY-4.0", corpus_gender="woman")
 
 
 def _wants(keys: Sequence[str], parameter: int = 0) -> list[Want]:
@@ -124,26 +121,18 @@ def _fill_halves(store: Store) -> None:
         makers = store.enter_makers(want.maker for want in wants)
         numbers[parameter] = [makers[want.maker.digest] for want in wants]
     store.ensure_columns({key: key for key in keys})
-    dataset = store.table("clips")
 
-    def write(fragment: lance.LanceFragment) -> Sealed:
-        row_ids = fragment.scanner(columns=[], with_row_id=True).to_table()["_rowid"]
-        turn = np.arange(len(row_ids)) % (2 * MAKERS)
-        columns = {
+    def halves(fragment: int, rows: int) -> dict[str, pa.Array]:
+        turn = np.arange(rows) % (2 * MAKERS)
+        return {
             CATALOGUE[key].maker_column: pa.array(
                 np.array([numbers[t % MAKERS][i] for t in range(2 * MAKERS)], np.int16)[turn], mask=turn % 2 == 1
             )
             for i, key in enumerate(keys)
         }
-        before = json.dumps(fragment.metadata.to_json())
-        metadata, fields = fragment.update_columns(pa.table({"_rowid": row_ids, **columns}))
-        after = json.dumps(metadata.to_json())
-        return Sealed(fragment.fragment_id, dataset.version, before, after, tuple(fields), {}, ())
 
-    with Lease(store.place, ["bench"], "measuring") as lease, ThreadPoolExecutor() as pool:
-        fragments = dataset.get_fragments()
-        for first in range(0, len(fragments), 512):
-            filling.commit(store, list(pool.map(write, fragments[first : first + 512])), lease, "bench")
+    write_columns(store, halves)
+    dataset = store.table("clips")
     bad = dataset.take(range(0, dataset.count_rows(), 100), columns=["clip_id"])["clip_id"].to_pylist()
     rejected = [journal.Rejected(clip_id, "face", "detector", "no face", "no face in 8 frames") for clip_id in bad]
     store.insert("quarantine", [one.row("bench") for one in rejected])
@@ -196,10 +185,10 @@ def _written_per_byte(fill: Callable[[], int]) -> float:
 
 
 def _make_store(
-    store: Store, clips: int, keys: Sequence[str], first: Callable[[Store, list[Want]], int] | None = None
+    store: Store, count: int, keys: Sequence[str], first: Callable[[Store, list[Want]], int] | None = None
 ) -> int:
     """A new store, filled; first: what to do before, instead of whose work the fill then only finishes."""
-    Store.open_or_create(store.uri).register(_clips(clips))
+    Store.open_or_create(store.uri).register(clips(count))
     made = first(store, _wants(keys)) if first else 0
     return made + _fill(store, keys)
 
