@@ -1,5 +1,7 @@
 """The worker: everything of a good clip, all that can be had of a bad one, and never an exception."""
 
+import errno
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -139,6 +141,57 @@ def test_a_fault_of_the_machine_costs_no_clip_its_value(make_mp4, tmp_path, erro
         worker.fill(Clip("a/b/c/d", str(make_mp4(tmp_path / "a.mp4")), "train"), frozenset({"ecapa"}))
 
 
+class Stumbling(Failing):
+    """An extractor whose reading fails so many times, then succeeds."""
+
+    def __init__(self, times: int, number: int = errno.EIO):
+        self.left, self.number = times, number
+
+    def extract(self, sample):
+        self.left -= 1
+        if self.left >= 0:
+            raise OSError(self.number, os.strerror(self.number))
+        return {"ecapa": np.ones(192, np.float32)}
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    monkeypatch.setattr("pipelines.worker.PAUSES", (0.0, 0.0))
+
+
+CLIP, ECAPA = Clip("a/b/c/d", "/nowhere.mp4", "train"), frozenset({"ecapa"})
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET])
+def test_reading_that_stumbles_is_tried_three_times_before_it_counts(make_mp4, tmp_path, no_pause, number):
+    clip = replace(CLIP, path=str(make_mp4(tmp_path / "a.mp4")))
+    assert set(Worker([Stumbling(2, number)]).fill(clip, ECAPA).values) == {"ecapa"}
+    outcome = Worker([Stumbling(3, number)]).fill(clip, ECAPA)
+    assert [(r.what, r.reason, r.attempts) for r in outcome.rejected] == [("ecapa", "read error", 3)]
+
+
+def test_a_source_file_on_a_disk_that_stumbles_is_read_again(make_mp4, tmp_path, no_pause, monkeypatch):
+    clip = replace(CLIP, path=str(make_mp4(tmp_path / "a.mp4")))
+    open_file, failures = os.open, [errno.EIO, errno.ESTALE]
+
+    def stumbling(path, *arguments, **options):
+        if str(path) == clip.path and failures:
+            raise OSError(failures.pop(), "made up")
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", stumbling)
+    assert set(Worker(extractors_for(["speech"])).fill(clip, frozenset({"speech"})).values) == {"speech"}
+    failures.extend([errno.EIO] * 5)
+    outcome = Worker(extractors_for(["speech"])).fill(clip, frozenset({"speech"}))
+    assert [(r.what, r.reason, r.attempts) for r in outcome.rejected] == [("media", "read error", 3)]
+
+
+def test_a_full_disk_is_no_clip_s_fault(make_mp4, tmp_path):
+    clip = replace(CLIP, path=str(make_mp4(tmp_path / "a.mp4")))
+    with pytest.raises(OSError, match="No space left"):
+        Worker([Stumbling(1, errno.ENOSPC)]).fill(clip, ECAPA)
+
+
 def test_a_model_that_cannot_be_loaded_costs_its_own_constituents(make_mp4, tmp_path):
     class Damaged(Failing):
         def load(self, device):
@@ -195,7 +248,8 @@ def test_a_group_of_clips_is_one_batch_of_each_network(group):
     peaks = [float(o.values["ecapa"][0]) for o in outcomes]
     np.testing.assert_allclose(peaks, [0.1, 0.3, 0.4, 0.5], rtol=0.2)
     assert peaks == sorted(peaks)
-    assert all(o.seconds["ecapa"] > 0 and o.values["speech"].shape == (96_000,) for o in outcomes)
+    assert all(0 < o.inference["ecapa"] <= o.seconds["ecapa"] and "speech" not in o.inference for o in outcomes)
+    assert all(o.values["speech"].shape == (96_000,) for o in outcomes)
 
 
 def test_a_clip_that_breaks_a_batch_is_rejected_alone(group):

@@ -1,7 +1,7 @@
 """A package with two extractors: one that never fails, and one whose clips make every kind of trouble.
 
 TROUBLE_PACE: seconds that a value takes; TROUBLE_LOAD: seconds that the models take to load; TROUBLE_NOTES: a folder in
-which trouble that comes once notes that it came.
+which what happens for the first time is noted.
 """
 
 import errno
@@ -27,9 +27,11 @@ class Steady(Extractor):
         return {key: Maker(key, key, "troublekit 1.0") for key in self.makes}
 
     def load(self, device):
+        _is_first("loading")
         time.sleep(float(os.environ.get("TROUBLE_LOAD", 0)))
 
     def extract(self, sample):
+        _is_first("making")
         time.sleep(float(os.environ.get("TROUBLE_PACE", 0)))
         return {self.name: 1.0, f"{self.name}_probability": None}
 
