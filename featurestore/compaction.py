@@ -26,7 +26,7 @@ SCATTERED = 16
 """From so many small fragments without values on, `compact_small` merges them."""
 
 _COMMIT_TASKS = 16
-_UNDER_LEASES = ("clips", "makers", "quarantine", "snapshots", "erasures")
+_UNDER_LEASES = ("clips", "makers", "quarantine", "snapshots", "erasures", "artifacts")
 _ALWAYS_KEPT = timedelta(minutes=10)
 
 Progress = Callable[[int, int], None]

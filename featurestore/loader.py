@@ -128,7 +128,7 @@ class Loader:
 
     def clip_ids(self, rows: np.ndarray) -> list[str]:
         """The ids of the clips in these rows, in their order; "" where the clip was erased."""
-        table = self.dataset.to_table(columns=["clip_id"], with_row_id=True)
+        table = self.store.table("clips").to_table(columns=["clip_id"], with_row_id=True)
         places = pc.index_in(pa.array(rows), value_set=table["_rowid"])
         return table["clip_id"].take(places).fill_null("").to_pylist()
 
@@ -186,7 +186,7 @@ class Loader:
         for _ in range(REOPENED):
             try:
                 return self.dataset._take_rows(rows.tolist(), columns=columns)
-            except OSError:
+            except (OSError, ValueError):  # as Lance and Arrow tell of a file that is gone
                 self._reopen()
         return self.dataset._take_rows(rows.tolist(), columns=columns)
 

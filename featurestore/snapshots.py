@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featurestore import erasure
 from featurestore.catalogue import CATALOGUE
 from featurestore.clip import SPLITS
 from featurestore.errors import UsageError, VoxportraitError, choose
@@ -114,7 +115,7 @@ def take(store: Store, name: str, policy: Policy | None = None, where: str | Non
 
 def look(store: Store, policy: Policy | None = None, where: str | None = None) -> Snapshot:
     """What `take` would record, under no name. Only reads."""
-    policy, epoch, dataset = policy or Policy(), erasure_epoch(store), store.table("clips")
+    policy, epoch, dataset = policy or Policy(), erasure.epoch(store), store.table("clips")
     condition = " AND ".join(f"({part})" for part in (policy.where, where) if part) or None
     table = _rows(dataset, condition)
     if not len(table):
@@ -177,7 +178,7 @@ def check(
     now = dataset.to_table(columns=columns, with_row_id=True)
     places, present = _find(now["_rowid"].to_numpy(), snapshot.row_ids)
     called = f"the snapshot {snapshot.name!r}" if snapshot.name else "what was opened"
-    if not present.all() and erasure_epoch(store) == snapshot.erasure_epoch:
+    if not present.all() and erasure.epoch(store) == snapshot.erasure_epoch:
         raise VoxportraitError(
             f"{int((~present).sum())} clips of {called} are gone, and nobody was forgotten since: see voxportrait "
             "store verify"
@@ -197,11 +198,6 @@ def drop(store: Store, name: str) -> None:
     """Remove a snapshot; the clips and their values stay. A UsageError on an unknown name."""
     with Lease(store.place, [f"snapshot:{name}"], "dropping a snapshot"):
         store.table("snapshots").delete(f"name = '{choose('snapshot', name, _names(store))}'")
-
-
-def erasure_epoch(store: Store) -> int:
-    """How often the store has forgotten somebody."""
-    return pc.max(store.table("erasures").to_table(columns=["epoch"])["epoch"]).as_py() or 0
 
 
 def _names(store: Store) -> list[str]:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featurestore import compaction, promotion, snapshots
+from featurestore import compaction, erasure, promotion, snapshots
 from featurestore.conditioning import LAYOUTS, SYSTEMS
 from featurestore.errors import VoxportraitError
 from featurestore.loader import EmptyBatch, Loader
@@ -76,7 +76,7 @@ def forget(store, numbers):
     """Erase clips as an erasure leaves the tables: rows and files gone, the epoch one more."""
     ids = ", ".join(f"'{clip(n).clip_id}'" for n in numbers)
     store.table("clips").delete(f"clip_id IN ({ids})")
-    epoch = snapshots.erasure_epoch(store) + 1
+    epoch = erasure.epoch(store) + 1
     store.insert("erasures", [{"erasure_id": f"e{epoch}", "epoch": epoch, "state": "done", "clips": len(numbers)}])
     compaction.compact(store)
 
