@@ -5,6 +5,7 @@ compresses. Yardsticks: the bytes of the values themselves; for similarity, the 
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -64,7 +65,7 @@ def run(size: Size = Size()) -> dict[str, Any]:
     bytes of the values: one_pass (`ONE_PASS` into a new store), one_pass_journaled (the same, every chunk in the
     journal before: the worst case), backfill (`BACKFILL` into a full store), small_vector (`SMALL_VECTOR` alone: a few
     hundred bytes a clip, beside which leases and manifests show); similar: see `similarity.measure`; registering and
-    what the large table weighs.
+    what the large table weighs; the machine's cores, and how busy it was: times on a busy machine mean little.
     """
     with tempfile.TemporaryDirectory() as folder, bar("bench store", "steps") as progress:
         progress(0, 6)
@@ -97,6 +98,8 @@ def run(size: Size = Size()) -> dict[str, Any]:
             "chunks": planned["chunks"],
             "registering_seconds": registering,
             "table_mib": _weight(large, "clips.lance") / 2**20,
+            "cores": os.cpu_count(),
+            "load": planned["load"],
             "manifest_mib": max(f.size for f in large.place.list("clips.lance/_versions")) / 2**20,
         }
 
@@ -156,6 +159,7 @@ def _ask(uri: str, rounds: str) -> dict[str, Any]:
         "peak_gib": peak_gib,
         "chunks": chunks,
         "coverage_seconds": float(np.median(seconds)),
+        "load": os.getloadavg()[0],
     }
 
 

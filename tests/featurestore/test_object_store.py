@@ -122,7 +122,9 @@ def test_the_command_fills_a_store_in_an_object_store_with_ray_and_prints_no_sec
     address = server.address("by command")
     command = [sys.executable, "-m", "voxportrait", "extract", "folder", str(tmp_path / "corpus"), "--json"]
     named = ["--constituents", "media,mel,speech", "--workers", "1", "--journal-every", "0"]
-    run = subprocess.run([*command, *named, "--store", address], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [*command, *named, "--store", address], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout.splitlines()[-1])["filled"] == {"media": 4, "mel": 4, "speech": 4}
     info = [sys.executable, "-m", "voxportrait", "store", "info", "--store", address]
