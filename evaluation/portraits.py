@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from evaluation.faces import speaker_of
+from featurestore import artifacts
 from featurestore.conditioning import SYSTEMS
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.loader import Loader
@@ -84,15 +85,17 @@ def draw_portraits(
     """
     loader = Loader(store, portraitist.layout, batch_size, split=split)
     common = _describe(portraitist, loader, sampler, steps)
-    rows = _first_of_each_speaker(loader)
+    first = _first_of_each_speaker(loader)
+    rows = np.array(list(first.values()))
     drawings: dict[float, list[Drawing]] = {float(scale): [] for scale in scales}
+    folders = {scale: Path(out) / common["system"] / f"scale-{scale:g}" for scale in drawings}
+    artifacts.note(store, "picture", _files(folders.values(), first))
     total, done = len(rows) * len(drawings), 0
     for batch in loader.in_order(rows):
         inputs = _inputs(portraitist, batch, common["absent"])
         for scale, so_far in drawings.items():
-            folder = Path(out) / common["system"] / f"scale-{scale:g}"
             wanted = [
-                _drawing(folder, {**common, **about, "cond_scale": scale})
+                _drawing(folders[scale], {**common, **about, "cond_scale": scale})
                 for about in (_describe_input(batch, i, inputs, seed) for i in range(len(batch.clip_ids)))
             ]
             _draw_lacking(portraitist, wanted, inputs, batch_size, sampler, steps)
@@ -215,13 +218,24 @@ def _weights_digest(tensors: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _first_of_each_speaker(loader: Loader) -> np.ndarray:
-    """Rows of the loader's first clip, by clip id, of each speaker, sorted by clip id."""
+def _first_of_each_speaker(loader: Loader) -> dict[str, int]:
+    """The loader's first clip of each speaker, by clip id, and its row; sorted by clip id."""
     clip_ids = loader.clip_ids(loader.rows)
-    first: dict[str, int] = {}
+    first: dict[str, tuple[str, int]] = {}
     for clip_id, row in sorted(zip(clip_ids, loader.rows.tolist(), strict=True)):
-        first.setdefault(speaker_of(clip_id), row)
-    return np.array(list(first.values()))
+        first.setdefault(speaker_of(clip_id), (clip_id, row))
+    return dict(first.values())
+
+
+def _files(folders: Iterable[Path], rows: Mapping[str, int]) -> dict[Path, list[int]]:
+    """All files of these folders, and the rows of the clips that each is of: clip id -> row."""
+    made: dict[Path, list[int]] = {}
+    for folder in folders:
+        made[folder / INDEX] = list(rows.values())
+        for clip_id, row in rows.items():
+            drawing = _drawing(folder, {"clip_id": clip_id})
+            made[drawing.picture] = made[drawing.coarse] = [row]
+    return made
 
 
 def _drawing(folder: Path, about: dict[str, Any]) -> Drawing:

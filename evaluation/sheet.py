@@ -10,6 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from evaluation.faces import read_faces
 from evaluation.portraits import Drawing, by_system_and_scale, read_picture
+from featurestore import artifacts
 from featurestore.errors import VoxportraitError
 from featurestore.store import Store
 
@@ -45,6 +46,7 @@ def portrait_sheet(store: Store, drawings: Sequence[Drawing], cond_scale: float,
         sheet, description = _with_line(sheet, line), f"{description} {line}"
     entries = PngInfo()
     entries.add_text("Description", description)
+    artifacts.note(store, "picture", {out: artifacts.row_ids_of(store, clips)})
     sheet.save(out, "PNG", optimize=True, pnginfo=entries)
     return out
 

@@ -21,6 +21,8 @@ from featurestore.leases import Lease, who_am_i
 from featurestore.store import Store
 
 Kind = Literal["checkpoint", "picture"]
+Made = Mapping[Path, Sequence[int] | np.ndarray]
+"""Files or folders, and the stable row ids of the clips they were made of."""
 
 WAIT = 60.0
 """Seconds to wait for who changes the whole store."""
@@ -36,8 +38,8 @@ class Settled:
     checkpoints: dict[str, int]
 
 
-def register(store: Store, kind: Kind, made: Mapping[str | Path, Sequence[int] | np.ndarray]) -> None:
-    """Enter files or folders with the row ids of the clips they were made of; one that is known is entered anew."""
+def register(store: Store, kind: Kind, made: Made) -> None:
+    """Enter what was made; a path that is known is entered anew."""
     rows = [
         {
             "artifact_id": hashlib.sha256(f"{kind} {who_am_i()} {path}".encode()).hexdigest()[:32],
@@ -48,27 +50,28 @@ def register(store: Store, kind: Kind, made: Mapping[str | Path, Sequence[int] |
             "row_ids": np.asarray(row_ids, np.uint64),
             "erased": 0,
         }
-        for path, row_ids in ((str(Path(path).absolute()), row_ids) for path, row_ids in made.items())
+        for path, row_ids in ((str(path.absolute()), row_ids) for path, row_ids in made.items())
     ]
     if rows:
         with Lease(store.place, ["artifacts"], "entering what was made", WAIT):
             store.insert("artifacts", rows, update=True)
 
 
-def note(store: Store, kind: Kind, made: Mapping[str | Path, Sequence[int] | np.ndarray]) -> None:
+def note(store: Store, kind: Kind, made: Made) -> None:
     """`register`, where a store that cannot be written is no reason to fail: a warning says what it costs."""
     try:
         register(store, kind, made)
-    except (OSError, VoxportraitError) as error:
+    except (OSError, ValueError, VoxportraitError) as error:
         first = str(error).splitlines()[0][:200]
         warnings.warn(f"forgetting will not know of {len(made)} {kind}s ({next(iter(made))}): {first}", stacklevel=2)
 
 
-def row_ids_of(store: Store, clip_ids: Sequence[str]) -> np.ndarray:
-    """Stable row ids of those of the clips that are in the store."""
-    wanted = pa.array(clip_ids, pa.string())
-    table = store.table("clips").to_table(columns=["clip_id"], with_row_id=True)
-    return table.filter(pc.is_in(table["clip_id"], value_set=wanted))["_rowid"].to_numpy()
+def row_ids_of(store: Store, clip_ids: Sequence[str] | None = None) -> np.ndarray:
+    """Stable row ids of those of the clips that are in the store; of all clips where none are named."""
+    table = store.table("clips").to_table(columns=["clip_id"] if clip_ids is not None else [], with_row_id=True)
+    if clip_ids is not None:
+        table = table.filter(pc.is_in(table["clip_id"], value_set=pa.array(clip_ids, pa.string())))
+    return table["_rowid"].to_numpy()
 
 
 def made_of(store: Store, kind: Kind, row_ids: np.ndarray) -> list[str]:

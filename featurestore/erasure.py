@@ -154,7 +154,7 @@ def check(store: Store, made_at: int, what: str, row_ids: Iterable[int] | None =
     if row_ids is None:
         raise VoxportraitError(f"{what} was made before somebody was forgotten: remove it and make it again")
     wanted = np.fromiter(row_ids, np.uint64)
-    if gone := int((~np.isin(wanted, _live(store))).sum()):
+    if gone := int((~np.isin(wanted, artifacts.row_ids_of(store))).sum()):
         raise VoxportraitError(f"{what} holds {gone} clips that were forgotten since: remove it and make it again")
 
 
@@ -304,7 +304,7 @@ def _delete(work: _Work) -> None:
 def _journal(work: _Work) -> None:
     """Take the rows out of the journal that no clip of the store has."""
     place, is_theirs = work.store.place, work.forgotten.clips()
-    live = pa.array(_live(work.store), pa.uint64())
+    live = pa.array(artifacts.row_ids_of(work.store), pa.uint64())
     for name in journal.names(place):
         try:
             table = journal.read(place, name)
@@ -323,7 +323,7 @@ def _journal(work: _Work) -> None:
 
 def _settle(work: _Work) -> None:
     """Remove generated pictures and list checkpoints."""
-    work.settled = artifacts.settle(work.store, _live(work.store))
+    work.settled = artifacts.settle(work.store, artifacts.row_ids_of(work.store))
 
 
 def _compact(work: _Work) -> None:
@@ -375,7 +375,7 @@ def _prove(work: _Work) -> None:
     pieces, counts = _pieces(work)
     began = datetime.now(UTC)
     found, files, size = proof.search(store.place, pieces, [work.kept])
-    others = np.setdiff1d(_live(store), work.rows("clips")["_rowid"].to_numpy())
+    others = np.setdiff1d(artifacts.row_ids_of(store), work.rows("clips")["_rowid"].to_numpy())
     shared = _held(store, others, [pieces[number] for number in found]) if found else set()
     left = {path for number, paths in found.items() if pieces[number] not in shared for path in paths}
     if left:
@@ -410,11 +410,6 @@ _STEPS: tuple[tuple[str, Callable[[_Work], None]], ...] = (
 
 
 # -- values --------------------------------------------------------------------------------------------------------
-
-
-def _live(store: Store) -> np.ndarray:
-    """Row ids of all clips."""
-    return store.table("clips").to_table(columns=[], with_row_id=True)["_rowid"].to_numpy()
 
 
 def _pieces(work: _Work) -> tuple[list[bytes], dict[str, int]]:

@@ -12,6 +12,7 @@ from typing import Any
 from evaluation.portraits import Drawing
 from evaluation.report import data, results
 from evaluation.report.matrix import matrix_figure
+from featurestore import artifacts
 from featurestore.conditioning import LAYOUTS
 from featurestore.store import Store
 from featurestore.version import code_version
@@ -64,6 +65,7 @@ def build_report(
     }
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    artifacts.note(store, "picture", {out: artifacts.row_ids_of(store)})
     out.write_text(_template().render(page), encoding="utf-8")
     return out
 

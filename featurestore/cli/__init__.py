@@ -2,10 +2,10 @@
 
 import typer
 
-from featurestore.cli import asking, quarantine
+from featurestore.cli import asking, forgetting, keeping, quarantine
 
 app = typer.Typer(no_args_is_help=True, help="Ask a store, keep it well, and forget people.")
-for kind in (asking,):
+for kind in (asking, forgetting, keeping):
     for command in kind.COMMANDS:
         app.command()(command)
 app.add_typer(quarantine.app, name="quarantine")
