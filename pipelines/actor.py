@@ -106,7 +106,6 @@ class FillActor:
 
         rejected: what the driver has found that a clip of it cannot give.
         """
-        self.done = 0
         clips, row_ids = filling.read_clips(self.store, chunk)
         number = {clip.clip_id: i for i, clip in enumerate(clips)}
 
@@ -120,14 +119,14 @@ class FillActor:
         places = [offset % PLACES for offset in chunk.offsets]
         outcomes: list[Outcome] = []
         for _, group in groupby(range(len(clips)), lambda i: places[i] // self.worker.group):
-            if self.stopping:
+            if self.stopping and not rejected:
                 break
             members = list(group)
             outcomes += self.worker.fill_group(
                 [clips[i] for i in members], [chunk.wanted[i] for i in members], [places[i] for i in members], at
             )
             self.done += len(members)
-        self.at = ()
+        self.done, self.at = 0, ()
         if len(clips) == 1:
             journal.marked(self.store.place, chunk.name)
         found = [

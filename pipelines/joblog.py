@@ -54,6 +54,7 @@ class JobLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write("started", start | {"code": job.row["code"], "policy": json.loads(job.row["policy"])})
         except OSError as error:
+            job.end("failed", {}, {})
             raise UsageError(f"the log {path} cannot be written: {error.strerror}. Say another with --log.") from error
 
     def __call__(self, standing: Standing) -> None:

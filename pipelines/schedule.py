@@ -432,11 +432,10 @@ class Schedule:
             return
         if isinstance(running.task, Chunk):
             limit = self.options.deadline * max(1, len(running.seen.at))
-            if running.seen.at and running.seen.seconds + silent > limit:
-                self._end(running, f"not done in {self.options.deadline:g} s", DEADLINE)
-                return
-        if silent > limit + SILENCE:
-            self._end(running, f"no sign of life for {silent:.0f} s", CRASH)
+        if running.seen.at and running.seen.seconds > limit:
+            self._end(running, f"not done in {self.options.deadline:g} s", DEADLINE)
+        elif silent > limit + SILENCE:
+            self._end(running, f"no sign of life for {silent:.0f} s", DEADLINE if running.seen.at else CRASH)
 
     def _end(self, running: _Running, message: str, reason: str) -> None:
         ray.kill(running.actor)

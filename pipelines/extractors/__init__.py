@@ -69,7 +69,7 @@ EXTRACTORS: dict[str, Factory] = {
 
 _added: dict[str, Factory] = {}
 for _key, _point in added("voxportrait.extractors", EXTRACTORS).items():
-    _factory = lambda chosen, point=_point: load(point)(chosen)  # type: ignore[misc]
+    _factory = lambda chosen, point=_point: load(point)(chosen)
     EXTRACTORS[_key] = _added.setdefault(_point.value, _factory)
 
 AVAILABLE: tuple[str, ...] = tuple(EXTRACTORS)
