@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from featurestore.catalogue import CATALOGUE, Constituent
+from featurestore.catalogue import Constituent
 from featurestore.clip import Clip
 
 FORMAT = b"3"
@@ -216,17 +216,6 @@ def candidates(names: Sequence[str]) -> dict[str, list[str]]:
         if match := re.fullmatch(r"(\w+)@[0-9a-f]{8}_maker", name):
             found.setdefault(match[1], []).append(name.removesuffix("_maker"))
     return found
-
-
-def bulky_columns() -> set[str]:
-    """Columns too large to read without being asked for: values of vectors, blocks and pictures, and face tracks."""
-    bulky = {"face_track"}
-    for constituent in CATALOGUE.values():
-        for field in value_fields(constituent):
-            kind = field.type
-            if pa.types.is_fixed_size_list(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
-                bulky.add(field.name)
-    return bulky
 
 
 def half_precision_losses(values: np.ndarray) -> tuple[int, int]:

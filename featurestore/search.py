@@ -156,8 +156,10 @@ class Space:
         if held:
             yield self._block(pa.Table.from_batches(held))
 
-    def _block(self, table: pa.Table, precision: type = np.float32) -> tuple[np.ndarray, np.ndarray]:
-        vectors = decode(table[self.column], self.constituent.shape, self.constituent.dtype).astype(precision)
+    def _block(self, table: pa.Table, precision: Any = np.float32) -> tuple[np.ndarray, np.ndarray]:
+        """Row ids, and their vectors: at length one where it is the cosine that compares them."""
+        stored = decode(table[self.column], self.constituent.shape, self.constituent.dtype)
+        vectors: np.ndarray = stored.astype(precision)
         return table["_rowid"].to_numpy().astype(np.int64), _unit(vectors) if self.metric == "cosine" else vectors
 
     def _closeness(self, asked: np.ndarray, block: np.ndarray) -> np.ndarray:

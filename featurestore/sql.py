@@ -59,7 +59,9 @@ def sql(store: Store, query: str, policy: Policy = Policy()) -> pa.Table:
 def _explained(message: str, names: set[str]) -> str:
     """What was wrong with a query, and what may have been meant."""
     unknown = re.search(r'(?:column|Table with name) "?([\w@]+)"?.* (?:not found|does not exist)', message)
-    near = get_close_matches(unknown[1], names | set(SHOWN), n=3) if unknown else []
+    asked = unknown[1] if unknown else ""
+    near = get_close_matches(asked, names | set(SHOWN), n=3)
+    near += sorted(name for name in names - set(near) if "@" in asked and name.split("@")[0] == asked.split("@")[0])
     hint = f" Near: {', '.join(_quoted(name) for name in near)}." if near else ""
     return f"{message}{hint} Tables: {', '.join(SHOWN)}."
 

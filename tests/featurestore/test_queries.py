@@ -1,13 +1,23 @@
 import base64
 import json
+from dataclasses import replace
+from datetime import date
+from typing import Any
 
+import duckdb
+import lance
 import numpy as np
+import pandas
+import polars
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 import featurestore
+from featurestore import inprocess
 from featurestore.cli import app
 from featurestore.errors import UsageError
+from featurestore.journal import Rejected
 from featurestore.store import Store
 from tests.featurestore.conftest import clip, fill, value, want
 
@@ -48,6 +58,136 @@ def test_a_bad_or_a_writing_query_is_one_clear_line(store, query):
     with pytest.raises(UsageError) as error:
         store.sql(query)
     assert "\n" not in str(error.value)
+
+
+def test_coverage_tells_candidates_and_their_quarantine_apart(store):
+    fill(store, [want("ecapa")])
+    other, refused = want("ecapa", 1), {clip(n).clip_id for n in range(3)}
+
+    def make(one, keys):
+        if one.clip_id in refused:
+            return Rejected(one.clip_id, "ecapa", other.maker.digest, "not finite", "made up")
+        return value("ecapa", one.clip_id, 1)
+
+    inprocess.fill(store, [other], make)
+    found = store.coverage()
+    name = f"ecapa@{other.maker.digest[:8]}"
+    assert found["candidates"] == {name: {"filled": 297, "missing": 3, "quarantined": 3, "untrained": 297}}
+    assert found["constituents"]["ecapa"] == {"filled": 300, "missing": 0, "quarantined": 0, "untrained": 300}
+    column = store.sql(f'select clip_id, "{name}" from clips where "{name}_maker" is not null')
+    assert len(column) == 297
+    first = value("ecapa", column.clip_id[0], 1)["ecapa"].astype(np.float16)
+    np.testing.assert_array_equal(np.array(column[name][0], np.float16), first)
+    said = CliRunner().invoke(app, ["coverage", "--store", store.uri])
+    assert name in said.stdout
+
+
+CONDITIONS = (
+    "split = 'test'",
+    "split in ('test', 'val') and speaker_id < 'id00100'",
+    "speaker_id between 'id00010' and 'id00020' or clip_id like '%7/video1%'",
+    "ecapa is null",
+    "ecapa is not null and split = 'train'",
+    "ecapa[1] > 0",
+    "consent_until is null or consent_until >= date '2026-01-01'",
+    "consent_until < date '2026-01-01'",
+    "ecapa_maker is not null and corpus_age is null",
+    "corpus_gender <> 'man' and not (split = 'test')",
+    "lower(split) = 'test' and gender_probability > 0.5",
+    "false",
+)
+
+
+def test_conditions_mean_the_same_whoever_judges_them(tmp_path):
+    store = Store.open_or_create(str(tmp_path / "store"))
+    store.register(replace(clip(n), consent_until=date(2025, 1, 1 + n) if n % 3 else None) for n in range(30))
+    fill(store, [want("ecapa"), want("gender")], {clip(n).clip_id: "no sound" for n in range(0, 30, 4)})
+    in_memory = duckdb.connect()
+    whole = store.sql("select *, ecapa, ecapa_maker from clips", "arrow")
+    in_memory.register("clips", whole)
+    for condition in CONDITIONS:
+        for chosen in ("clip_id, ecapa", "count(*)"):
+            query = f"select {chosen} from clips where {condition} order by 1"
+            assert store.sql(query, "arrow").to_pylist() == in_memory.sql(query).to_arrow_table().to_pylist(), query
+
+
+def test_of_a_large_column_only_the_rows_that_meet_the_condition_are_read(store, monkeypatch):
+    fill(store, [want("face_128")])
+    read = []
+    batches = lance.LanceScanner.to_batches
+
+    def counted(self):
+        for batch in batches(self):
+            read.append(batch.nbytes)
+            yield batch
+
+    monkeypatch.setattr(lance.LanceScanner, "to_batches", counted)
+    (face,) = store.sql(f"select face_128 from clips where clip_id = '{clip(7).clip_id}'").face_128
+    assert face == value("face_128", clip(7).clip_id)["face_128"].tobytes()
+    assert sum(read) < 2 * len(face)
+    assert store.sql("select count(*) n from clips where face_128_maker is not null").n[0] == 300
+    assert sum(read) < 3 * len(face)
+
+
+def test_an_answer_is_a_table_of_pandas_arrow_or_polars(store):
+    query = "select split, count(*) n from clips group by 1 order by 1"
+    answers = [store.sql(query), store.sql(query, "arrow"), store.sql(query, "polars")]
+    assert [type(answer) for answer in answers] == [pandas.DataFrame, pa.Table, polars.DataFrame]
+    for answer in answers:
+        assert list(map(tuple, pa.table(answer).to_pandas().to_numpy())) == [("test", 60), ("train", 240)]
+
+
+def test_every_table_but_the_leases_can_be_asked_and_nobodys_hashes_are_shown(store):
+    for name in ("clips", "makers", "jobs", "quarantine", "snapshots", "artifacts", "erasures"):
+        store.sql(f"select * from {name}")
+    for query in ("select * from leases", "select hashes from erasures"):
+        with pytest.raises(UsageError):
+            store.sql(query)
+
+
+@pytest.mark.parametrize(
+    ("query", "near"),
+    [
+        ("select splt from clips", "split"),
+        ("select ecapa_makr from clips", "ecapa_maker"),
+        ('select "ecapa@00000000" from clips', "ecapa"),
+        ("select * from clip", "clips"),
+        ("select trianed from makers", "trained"),
+    ],
+)
+def test_a_mistyped_name_is_told_with_those_near(store, query, near):
+    fill(store, [want("ecapa")])
+    with pytest.raises(UsageError, match=rf"Near: .*\b{near}\b"):
+        store.sql(query)
+
+
+def test_a_variable_of_the_caller_is_no_table(store):
+    secret = pa.table({"x": [1]})
+    assert len(secret) == 1
+    for query in ("select * from secret", "select * from dataset"):
+        with pytest.raises(UsageError, match="does not exist"):
+            store.sql(query)
+
+
+@pytest.mark.parametrize("written", ["csv", "json", "parquet"])
+def test_an_answer_goes_to_a_file(store, tmp_path, written):
+    out = tmp_path / f"answer.{written}"
+    query = "select clip_id, consent_until, null::int n from clips where split = 'test' order by 1"
+    arguments = ["sql", query, "--store", store.uri, "--format", written, "--out", str(out)]
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 0, said.output
+    read: Any = {"csv": pandas.read_csv, "json": pandas.read_json, "parquet": pandas.read_parquet}[written]
+    assert read(out).clip_id.tolist() == store.sql(query).clip_id.tolist()
+
+
+def test_the_command_honours_a_policy(store):
+    store.register([replace(clip(1000), consent="yes", licence="cc-by")])
+    asked = ["sql", "select clip_id from clips", "--store", store.uri, "--format", "json"]
+    for policy in (["--require-consent"], ["--licence", "cc-by", "--licence", "other"]):
+        said = CliRunner().invoke(app, [*asked, *policy])
+        assert json.loads(said.stdout) == [{"clip_id": clip(1000).clip_id}]
+        counted = CliRunner().invoke(app, ["coverage", "--store", store.uri, "--json", *policy])
+        assert json.loads(counted.stdout)["clips"] == 1
 
 
 def test_sql_leaves_the_store_as_it_was(store):

@@ -26,7 +26,7 @@ def ask(store: Store, *arguments: object) -> dict:
 
 
 def test_a_film_from_outside_finds_itself_by_voice_and_by_face(filled, corpus):
-    (film, *_) = sorted(corpus.glob("dev/mp4/*/*/*.mp4"))
+    (film, *_) = sorted(corpus.glob("test/mp4/*/*/*.mp4"))  # of test films, as of those from outside, the same frame
     own = f"voxceleb2/{film.parent.parent.name}/{film.parent.name}/{film.stem}"
     voice = ask(filled, film, "-k", 3)
     assert (voice["by"], voice["metric"], voice["maker"]["trained"]) == ("ecapa", "cosine", True)
