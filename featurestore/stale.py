@@ -1,7 +1,7 @@
 """Stale clips: those whose source file is not the one that their values were made from."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -35,9 +35,14 @@ def stale_clips(store: Store) -> list[str]:
     return [clip_id for clip_id, state, _ in _sources(store) if state == "another"]
 
 
-def reset(store: Store, clip_ids: Sequence[str], wait: float = 0.0) -> int:
-    """Take away all values of clips, so that the next fill makes them anew. Returns how many clips had any."""
-    with lance_errors("resetting clips"), Lease(store.place, [STORE], "resetting clips", wait) as lease:
+def reset(
+    store: Store, clip_ids: Sequence[str], wait: float = 0.0, told: Callable[[str], None] = lambda line: None
+) -> int:
+    """Take away all values of clips, candidates too, so that the next fill makes them anew. Returns how many clips.
+
+    Raises LeaseHeld, after `wait` seconds, where another job is at work.
+    """
+    with lance_errors("resetting clips"), Lease(store.place, [STORE], "resetting clips", wait, told) as lease:
         dataset = store.table("clips")
         names = {f.name: "NULL" for column, c in columns(dataset.schema.names) for f in columns_of(c, column)}
         done = 0
