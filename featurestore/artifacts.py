@@ -76,8 +76,9 @@ def row_ids_of(store: Store, clip_ids: Sequence[str] | None = None) -> np.ndarra
 
 def made_of(store: Store, kind: Kind, row_ids: np.ndarray) -> list[str]:
     """Paths of what was made of any of these clips."""
-    rows = store.table("artifacts").to_table(columns=["path", "row_ids"], filter=f"kind = '{kind}'").to_pylist()
-    return [row["path"] for row in rows if np.isin(np.array(row["row_ids"], np.uint64), row_ids).any()]
+    table = store.table("artifacts").to_table(columns=["path", "row_ids"], filter=f"kind = '{kind}'")
+    pairs = zip(table["path"].to_pylist(), table["row_ids"], strict=True)
+    return [path for path, ids in pairs if np.isin(ids.values.to_numpy(), row_ids).any()]
 
 
 def settle(store: Store, live: np.ndarray) -> Settled:
@@ -86,24 +87,22 @@ def settle(store: Store, live: np.ndarray) -> Settled:
     Needs the lease of the whole store. May be killed and run again.
     """
     dataset = store.table("artifacts")
-    rows = dataset.to_table().to_pylist()
-    gone = {row["artifact_id"]: int((~np.isin(np.array(row["row_ids"], np.uint64), live)).sum()) for row in rows}
-    pictures = [row for row in rows if row["kind"] == "picture" and gone[row["artifact_id"]]]
-    elsewhere = []
-    for row in pictures:
-        try:
-            Path(row["path"]).unlink()
-        except (FileNotFoundError, NotADirectoryError):
-            elsewhere.append(f"{row['who']}: {row['path']}")
-    if pictures:
-        dataset.delete(f"artifact_id IN ({', '.join(repr(row['artifact_id']) for row in pictures)})")
-    changed = [
-        row | {"erased": gone[row["artifact_id"]]}
-        for row in rows
-        if row["kind"] == "checkpoint" and gone[row["artifact_id"]] != row["erased"]
-    ]
-    store.insert("artifacts", changed, update=True)
-    return Settled(len(pictures) - len(elsewhere), elsewhere, checkpoints(store))
+    table = dataset.to_table()
+    gone = [int((~np.isin(ids.values.to_numpy(), live)).sum()) for ids in table["row_ids"]]
+    rows = table.drop_columns(["row_ids"]).to_pylist()
+    removed, elsewhere = [], []
+    for row, count in zip(rows, gone, strict=True):
+        if row["kind"] == "picture" and count:
+            try:
+                Path(row["path"]).unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                elsewhere.append(f"{row['who']}: {row['path']}")
+            removed.append(row["artifact_id"])
+        elif count != row["erased"]:
+            dataset.update({"erased": str(count)}, where=f"artifact_id = '{row['artifact_id']}'")
+    if removed:
+        dataset.delete(f"artifact_id IN ({', '.join(repr(one) for one in removed)})")
+    return Settled(len(removed) - len(elsewhere), elsewhere, checkpoints(store))
 
 
 def checkpoints(store: Store) -> dict[str, int]:

@@ -27,8 +27,8 @@ from featurestore.forgotten import FOLDER, Forgotten, has_file
 from featurestore.leases import STORE, Lease, who_am_i
 from featurestore.store import FRAGMENT_CLIPS, Store, lance_errors
 
-HOLDING = ("clips", "quarantine", "artifacts")
-"""Tables that hold something of people: their deleted rows and old versions go."""
+HOLDING = ("clips", "quarantine", "artifacts", "snapshots")
+"""Tables that hold something of people, or may name them: their deleted rows and old versions go."""
 
 _NAMES = ("clip_id", "path", "sound_path")
 
@@ -381,8 +381,8 @@ def _prove(work: _Work) -> None:
     if left:
         some = ", ".join(sorted(left)[:5]) + (", ..." if len(left) > 5 else "")
         raise VoxportraitError(
-            f"the proof failed: bytes of what is to be forgotten are still in {some}. A file that is not the store's "
-            "own must be removed by hand; then run the command again. The erasure stays begun."
+            f"the proof failed: bytes of what is to be forgotten are still in {some}. Remove by hand what is not the "
+            "store's own, drop a snapshot whose condition names them, and run the command again: it stays begun."
         )
     seconds = (datetime.now(UTC) - began).total_seconds()
     report = {**counts, "found_after": 0, "shared": len(shared), "files": files, "bytes": size, "seconds": seconds}
