@@ -22,6 +22,9 @@ from featurestore.store import Store
 PICTURE = (256, 256)
 """Pixels of a stored picture."""
 
+LOGS = "_logs"
+"""The folder of the logs of jobs."""
+
 PARTS = ("media", "sound", "face")
 """What a clip may be quarantined under for everything that needs it."""
 
@@ -256,7 +259,7 @@ def files(store: Store) -> Iterator[Finding]:
         if found := compaction.orphans(store, name):
             what = f"{len(found)} files that no version refers to, such as {found[0]}"
             yield Finding("orphan files", name, what, compact)
-    own = {*(f"{name}.lance" for name in TABLES), journal.FOLDER, forgotten.FOLDER}
+    own = {*(f"{name}.lance" for name in TABLES), journal.FOLDER, forgotten.FOLDER, LOGS}
     for info in store.place.list("", recursive=True):
         if info.path.split("/")[0] not in own:
             yield Finding("unknown files", info.path, "a file that voxportrait did not make", "move it elsewhere")

@@ -179,8 +179,10 @@ def test_what_killed_processes_left_is_named(store):
     for name in ("broken.arrow", ".half"):
         with store.place.files.open_output_stream(f"_journal/{name}") as file:
             file.write(b"half")
-    with store.place.files.open_output_stream("notes.txt") as file:
-        file.write(b"mine")
+    store.place.files.create_dir("_logs")
+    for name in ("notes.txt", "_logs/job.jsonl"):
+        with store.place.files.open_output_stream(name) as file:
+            file.write(b"mine")
     assert [(check, where) for check, where, _ in found(store)] == [
         ("journal", "_journal"),
         ("journal", "_journal"),
