@@ -201,7 +201,12 @@ def test_a_kept_chunk_whose_clips_lie_in_two_fragments_serves_both(store):
     journal.write(store.place, "across", chunk)
     assert filling.plan(store, wants).journal == {0: ["across"], 1: ["across"]}
     seen = []
-    inprocess.fill(store, wants, lambda clip, wanted: seen.append(clip) or made)
+
+    def make(clip, wanted):
+        seen.append(clip)
+        return made
+
+    inprocess.fill(store, wants, make)
     assert len(seen) == 300 - 12
     assert store.coverage()["constituents"]["gender"]["filled"] == 300
     assert journal.pending(store.place) == 0

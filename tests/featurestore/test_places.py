@@ -37,7 +37,7 @@ def test_a_file_uri_is_the_folder_that_it_names(tmp_path):
 def test_options_are_for_object_stores_and_a_misspelt_one_is_named(tmp_path):
     place = Place("s3://voices/some/store/?endpoint=http://127.0.0.1:1&secret_access_key=hush")
     assert (place.root, place.options["endpoint"]) == ("s3://voices/some/store", "http://127.0.0.1:1")
-    assert place.storage_options["aws_secret_access_key"] == "hush"
+    assert (place.storage_options or {})["aws_secret_access_key"] == "hush"
     assert "hush" not in f"{place} {place!r} {place.shown}"
     with pytest.raises(UsageError, match="endpoint"):
         Place("s3://voices/store?endpiont=http://127.0.0.1:1")
