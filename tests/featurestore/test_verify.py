@@ -1,5 +1,6 @@
 import hashlib
 import io
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from featurestore import compaction, filling, forgotten, inprocess, journal, snapshots, stale
+from featurestore.cli import app
 from featurestore.leases import Lease
 from featurestore.makers import Maker
 from featurestore.store import Store
@@ -301,3 +304,16 @@ def test_progress_is_told_fragment_by_fragment_and_source_by_source(tmp_path):
     assert seen[0] == (0, 7, "rows")
     assert [done for done, _, _ in seen] == list(range(8))
     assert {note for _, _, note in seen[2:]} == {"sources"}
+
+
+def test_the_command_ends_with_1_where_something_is_wrong_and_says_it_to_machines(store):
+    asked = ["verify", "--store", store.uri, "--json"]
+    well = CliRunner().invoke(app, asked)
+    assert (well.exit_code, json.loads(well.stdout)) == (0, {"ok": True, "findings": []})
+    put(store, 5, ecapa=None)
+    ill = CliRunner().invoke(app, asked)
+    assert ill.exit_code == 1
+    (finding,) = json.loads(ill.stdout)["findings"]
+    assert finding.keys() == {"check", "where", "what", "todo"}
+    assert CliRunner().invoke(app, ["reset", "--store", store.uri, "--clip", clip(5).clip_id]).exit_code == 0
+    assert CliRunner().invoke(app, asked).exit_code == 0
