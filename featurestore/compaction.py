@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-import lance
 import numpy as np
+from lance.commit import CommitConflictError
 from lance.optimize import Compaction, CompactionOptions
 
 from featurestore import journal
@@ -163,7 +163,7 @@ def _compact_table(store: Store, name: str) -> None:
     """Merge the fragments of a small table; one that another process writes to right now stays as it is."""
     try:
         store.table(name).optimize.compact_files()
-    except lance.commit.CommitConflictError:
+    except CommitConflictError:
         return
 
 
