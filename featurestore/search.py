@@ -110,6 +110,8 @@ class Space:
             raise UsageError("k is at least 1")
         if self.metric == "cosine":
             asked = _unit(asked)
+        if where is not None:
+            self._judge(where)
         left_out = without or [()] * len(asked)
         name = self.index if indexed or (indexed is None and len(asked) == 1) else None
         if indexed and name is None:
@@ -117,15 +119,21 @@ class Space:
         own = None if self.alone and name else f"`{self.column}_maker` = {self.maker['id']}"
         condition = " AND ".join(f"({part})" for part in (own, where, policy.where) if part) or None
         width = k + max(map(len, left_out), default=0)
+        find = self._through_index if name else self._exactly
+        rows = find(asked.astype(np.float32), width, condition)
+        return self._settled(asked, rows, k, left_out)
+
+    def _judge(self, where: str) -> None:
+        """Raise UsageError for what is no condition on `clips`, whole in itself: it must not undo those beside it."""
+        if not _is_whole(where):
+            raise UsageError(
+                f"the condition {where!r} cannot be judged: its brackets do not match, or it has a comment"
+            )
         try:
-            find = self._through_index if name else self._exactly
-            rows = find(asked.astype(np.float32), width, condition)
-        except (ValueError, OSError) as error:
-            if where is None:
-                raise
+            self.dataset.scanner(columns=["clip_id"], filter=where).explain_plan()
+        except (ValueError, OSError, RuntimeError) as error:
             said = re.sub(r",? ?/\S+\.rs:\d+:\d+", "", str(error).splitlines()[0])
             raise UsageError(f"the condition {where!r} cannot be judged: {said}") from error
-        return self._settled(asked, rows, k, left_out)
 
     def _exactly(self, asked: np.ndarray, k: int, condition: str | None) -> np.ndarray:
         """(Q, k) rows, of all vectors that meet the condition, -1 where there are fewer."""
@@ -325,6 +333,16 @@ def _rows(dataset: lance.LanceDataset, row_ids: np.ndarray, columns: list[str]) 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     """Rows at length one; a row of zeros stays as it is."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
+def _is_whole(condition: str) -> bool:
+    """Whether a condition in SQL stays one when it is put in brackets: Lance reads it only up to a bracket too many."""
+    bare, depth = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "", condition), 0
+    for sign in bare:
+        depth += (sign == "(") - (sign == ")")
+        if depth < 0:
+            return False
+    return depth == 0 and "--" not in bare and "/*" not in bare
 
 
 def _text(value: str) -> str:

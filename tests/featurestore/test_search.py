@@ -117,7 +117,7 @@ def test_a_clip_is_near_to_its_speakers_clips_and_is_no_answer_itself(tmp_path):
     others = store.similar(asked, k=79, other_speakers=True)
     assert len(others) == 76
     assert clip(21).speaker_id not in set(others.speaker_id)
-    assert set(store.similar(asked, k=79, where="split = 'val'").split) == {"val"}
+    assert set(store.similar(asked, k=79, where="split = 'val' OR clip_id = ')(--'").split) == {"val"}
 
 
 def test_a_face_is_compared_by_its_distance(tmp_path):
@@ -167,6 +167,14 @@ def test_a_candidate_can_be_asked_beside_the_live_column(tmp_path):
         ({"by": "face"}, "unknown vector"),
         ({"by": "titanet"}, "no clip has titanet yet"),
         ({"where": "splt = 'test'"}, "splt"),
+        ({"where": "true) OR (true"}, "cannot be judged"),
+        ({"where": "true) OR (true", "policy": Policy(require_consent=True)}, "cannot be judged"),
+        ({"where": "true) OR (' ' = ' '"}, "cannot be judged"),
+        ({"where": "true /* ' */) OR (true /* ' */"}, "cannot be judged"),
+        ({"where": "true) OR true --"}, "cannot be judged"),
+        ({"where": "split = '"}, "cannot be judged"),
+        ({"where": ""}, "cannot be judged"),
+        ({"where": "split"}, "cannot be judged"),
         ({"to": np.zeros(5)}, "192"),
         ({"to": clip(1).clip_id}, "has no ecapa"),
         ({"indexed": True}, "voxportrait store index ecapa"),
