@@ -195,15 +195,18 @@ def _prepare(
                 todo = plan(store, wants, policy)
                 store.ensure_columns(todo.columns)
                 store.enter_makers(want.maker for want in wants)
-                todo = plan(store, wants, policy)
                 if not todo.fragments:
                     journal.remove(store.place, todo.leftover)
                     return None, todo
                 resources = [f"fragment:{fragment}" for fragment in todo.fragments]
                 lease = Lease(store.place, resources, "filling").acquire()
-                again = plan(store, wants, policy)  # now that nobody else can change these fragments
-                again.only(todo.fragments)
-                journal.remove(store.place, again.leftover)
+                try:
+                    again = plan(store, wants, policy)  # now that nobody else can change these fragments
+                    again.only(todo.fragments)
+                    journal.remove(store.place, again.leftover)
+                except BaseException:
+                    lease.release()
+                    raise
                 return lease, again
         except LeaseHeld as held:
             if time.monotonic() >= until or should_stop():

@@ -1,4 +1,4 @@
-"""Jobs at the same time, and jobs that are asked to stop: real commands, each with a Ray of its own."""
+"""Jobs that are asked to stop: real commands, each with a Ray of its own."""
 
 import json
 import os
@@ -16,14 +16,9 @@ from featurestore.store import Store
 KEYS = ("steady", "trouble")
 
 
-def clips(count: int, licence: str = "") -> list[Clip]:
-    return [Clip(f"made{licence}/calm-{n}/video/00001", "/nowhere.mp4", "train", licence=licence) for n in range(count)]
-
-
-def make(place: Path, *registered: list[Clip]) -> Store:
+def make(place: Path, clips: int) -> Store:
     store = Store.open_or_create(str(place))
-    for some in registered:
-        store.register(some)
+    store.register(Clip(f"made/calm-{n}/video/00001", "/nowhere.mp4", "train") for n in range(clips))
     return store
 
 
@@ -37,7 +32,11 @@ def start(store: Store, *more: object, **variables: float) -> subprocess.Popen:
 
 def ended(job: subprocess.Popen) -> tuple[int, dict, str]:
     """A job's exit code, its summary and what it told."""
-    out, told = job.communicate(timeout=250)
+    try:
+        out, told = job.communicate(timeout=250)
+    except subprocess.TimeoutExpired:
+        job.kill()
+        raise
     assert "Traceback" not in told
     return job.returncode, json.loads(out.splitlines()[-1]) if out else {}, told
 
@@ -50,11 +49,6 @@ def wait_until(job: subprocess.Popen, happens) -> None:
         time.sleep(0.1)
 
 
-def fills(store: Store) -> bool:
-    """Whether a job holds clips of the store."""
-    return any("filling" in row["who"] for row in store.table("leases").to_table().to_pylist())
-
-
 @pytest.fixture
 def notes(tmp_path, kit, monkeypatch) -> Path:
     """Where workers note what they do for the first time."""
@@ -64,35 +58,8 @@ def notes(tmp_path, kit, monkeypatch) -> Path:
     return folder
 
 
-def test_a_second_job_leaves_with_a_word_or_waits_and_has_nothing_to_do(tmp_path, kit):
-    store = make(tmp_path / "store", clips(60))
-    first = start(store, pace=0.1)
-    wait_until(first, lambda: fills(store))
-    second, third = start(store), start(store, "--wait", 200)
-    code, summary, told = ended(second)
-    assert (code, summary) == (1, {})
-    assert "the store is in use" in told
-    assert ended(first)[:2][1]["filled"] == {"steady": 60, "trouble": 60}
-    code, summary, told = ended(third)
-    assert (code, summary["clips"], summary["filled"]) == (0, 0, {})
-    assert "waiting: the store is in use" in told
-
-
-def test_two_jobs_on_different_clips_both_finish(tmp_path, kit):
-    store = make(tmp_path / "store", clips(30, "free"), clips(30, "signed"))
-    assert len(store.table("clips").get_fragments()) == 2
-    jobs = [start(store, "--licence", licence, pace=0.05) for licence in ("free", "signed")]
-    for job in jobs:
-        code, summary, told = ended(job)
-        assert code == 0, told
-        assert (summary["filled"], summary["not_allowed"]) == ({"steady": 30, "trouble": 30}, 30)
-    assert store.sql("select count(*) n from clips where steady_maker is null or trouble_maker is null").n[0] == 0
-    policies = [json.loads(row)["licences"] for row in store.table("jobs").to_table()["policy"].to_pylist()]
-    assert sorted(policies) == [["free"], ["signed"]]
-
-
 def test_a_job_that_is_asked_to_stop_keeps_what_is_done_and_another_ends_it(tmp_path, notes):
-    store = make(tmp_path / "store", clips(40))
+    store = make(tmp_path / "store", 40)
     job = start(store, pace=0.4)
     wait_until(job, lambda: (notes / "making").exists())
     job.send_signal(signal.SIGTERM)
@@ -108,7 +75,7 @@ def test_a_job_that_is_asked_to_stop_keeps_what_is_done_and_another_ends_it(tmp_
 
 
 def test_a_job_that_loads_its_models_stops_when_it_is_asked_to(tmp_path, notes):
-    store = make(tmp_path / "store", clips(1))
+    store = make(tmp_path / "store", 1)
     job = start(store, load=1000)
     wait_until(job, lambda: (notes / "loading").exists())
     job.send_signal(signal.SIGINT)
