@@ -59,6 +59,10 @@ def candidate(one: Clip, wanted: frozenset[str]) -> dict[str, object]:
     return {"ecapa": -values(one)["ecapa"]}  # type: ignore[operator]
 
 
+def rejected(one: Clip) -> dict[str, object]:
+    return journal.Rejected(one.clip_id, "titanet", "maker", "no sound", "made up").row("job")
+
+
 def traces(one: Clip) -> dict[str, bytes]:
     """The bytes of a clip that are in the store of `whole`."""
     made = values(one, frozenset({*KEYS, "titanet"}))
@@ -119,6 +123,7 @@ def template(tmp_path_factory) -> Store:
             chunk_table, _ = journal.chunk_table(ids, ["titanet"], made, {"titanet": makers[titanet.maker.digest]}, [])
             journal.write(store.place, chunk.name, chunk_table)
             filling.seal(store, fragment, {"titanet": "titanet"}, [chunk_table])
+    store.insert("quarantine", [rejected(clip(n, 0)) for n in (3, 4)])
     store.place.write_file("_journal/.at-half-written", b'["ecapa"]')
     return store
 
@@ -160,6 +165,7 @@ def test_the_others_keep_their_values_their_row_ids_and_their_journal(store, tem
     erasure.forget(store, [SPEAKER])
     after = store.table("clips").to_table(columns=columns, with_row_id=True).sort_by("clip_id")
     assert after.equals(before)
+    assert store.table("quarantine").to_table()["clip_id"].to_pylist() == [clip(4, 0).clip_id]
     for name, wanted in other.items():
         assert files_with(store, wanted), name
     for key in ("titanet", "gender"):
@@ -390,4 +396,5 @@ def test_the_rest_has_the_digest_of_a_store_that_never_knew_them(template, store
     other.register(clip(n, v) for n in range(24) for v in range(2) if n != 3)
     other.register([clip(3, 0, "other")])
     inprocess.fill(other, [want(key) for key in KEYS], values)
+    other.insert("quarantine", [rejected(clip(4, 0))])
     assert digest(store, KEYS) == digest(other, KEYS)
