@@ -255,7 +255,7 @@ def files(store: Store) -> Iterator[Finding]:
     compact = "voxportrait store compact removes them"
     if partial := [f.base_name for f in store.place.list(journal.FOLDER) if f.base_name.startswith(".")]:
         yield Finding("journal", journal.FOLDER, f"{len(partial)} half-written files", compact)
-    for name in TABLES:
+    for name in compaction.UNDER_LEASES:
         if found := compaction.orphans(store, name):
             what = f"{len(found)} files that no version refers to, such as {found[0]}"
             yield Finding("orphan files", name, what, compact)

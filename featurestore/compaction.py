@@ -25,8 +25,10 @@ KEPT = timedelta(hours=1)
 SCATTERED = 16
 """From so many small fragments without values on, `compact_small` merges them."""
 
+UNDER_LEASES = ("clips", "makers", "quarantine", "snapshots", "erasures", "artifacts")
+"""Tables that nobody writes to while another holds the whole store: all their files are known then."""
+
 _COMMIT_TASKS = 16
-_UNDER_LEASES = ("clips", "makers", "quarantine", "snapshots", "erasures", "artifacts")
 _ALWAYS_KEPT = timedelta(minutes=10)
 
 Progress = Callable[[int, int], None]
@@ -53,7 +55,7 @@ def compact(
     told: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
 ) -> Compacted:
-    """Merge small fragments into ones of 256 to 511 clips, and remove what nothing needs any more.
+    """Merge small fragments into ones of 512 clips and more, and remove what nothing needs any more.
 
     Deleted rows leave the files, indices are brought up to date, every version but the newest goes: a query that is
     under way may have to be asked again. The journal stays as it is. wait: seconds to wait for who is at work in the
@@ -68,7 +70,7 @@ def compact(
         for name in TABLES:
             if name != "clips":
                 _compact_table(store, name)
-        lost = sum(len(orphans(store, name)) for name in _UNDER_LEASES)
+        lost = sum(len(orphans(store, name)) for name in UNDER_LEASES)
         lease.check()
         removed = _clean(store, timedelta(0))
         reach("compaction")
@@ -174,7 +176,7 @@ def _clean(store: Store, older_than: timedelta) -> int:
     """
     removed = 0
     for name in TABLES:
-        alone = name in _UNDER_LEASES
+        alone = name in UNDER_LEASES
         removed += (
             store.table(name)
             .cleanup_old_versions(
