@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from evaluation.portraits import by_system_and_scale, draw_portraits, read_drawings, read_picture
+from evaluation.sheet import portrait_sheet
+from featurestore.artifacts import row_ids_of
 from featurestore.errors import UsageError, VoxportraitError
 from tests.evaluation.conftest import TEST_SPEAKERS
 
@@ -88,7 +91,7 @@ def test_a_folder_without_portraits_says_what_to_do(tmp_path):
 
 
 def test_a_split_without_speakers_says_so(store, portraitists, tmp_path):
-    with pytest.raises(VoxportraitError, match="no clip of split"):
+    with pytest.raises(VoxportraitError, match="unknown split 'nobody'"):
         draw_portraits(store, portraitists["full-input"], [1.0], tmp_path, split="nobody")
 
 
@@ -103,3 +106,18 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"nothing")
     with pytest.raises(VoxportraitError, match=r"broken\.png"):
         read_picture(tmp_path / "broken.png")
+
+
+def test_runs_and_pictures_are_noted_with_the_clips_they_are_of(store, runs, drawn, tmp_path):
+    noted = {Path(row["path"]): row["row_ids"] for row in store.table("artifacts").to_table().to_pylist()}
+    assert set(runs.iterdir()) <= set(noted)
+    assert {path for path in drawn.rglob("*") if path.is_file()} <= set(noted)
+    drawings = read_drawings(drawn)
+    for drawing in drawings:
+        theirs = row_ids_of(store, [drawing.clip_id]).tolist()
+        assert noted[drawing.picture] == noted[drawing.coarse] == theirs
+        assert set(theirs) <= set(noted[drawing.picture.with_name("index.json")])
+        assert not set(theirs) & set(noted[runs / "full-input-unet1"])
+    sheet = portrait_sheet(store, drawings, 3.0, tmp_path / "sheet.png")
+    rows = store.table("artifacts").to_table(filter=f"path = '{sheet}'").to_pylist()
+    assert len(rows[0]["row_ids"]) == TEST_SPEAKERS
