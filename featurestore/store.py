@@ -32,7 +32,7 @@ from featurestore.schema import FORMAT, TABLES, clip_rows, columns_of
 if TYPE_CHECKING:
     import pandas
 
-FRAGMENT_CLIPS = 256
+FRAGMENT_CLIPS = 512
 """Clips in a fragment: the unit of lease, of writing and of commit."""
 
 

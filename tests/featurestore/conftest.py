@@ -80,5 +80,6 @@ def fill(store: Store, wants: list[Want], reject: dict[str, str] | None = None, 
 @pytest.fixture
 def store(tmp_path) -> Store:
     made = Store.open_or_create(str(tmp_path / "store"))
-    made.register(clip(n) for n in range(300))
+    for part in (range(256), range(256, 300)):
+        made.register(clip(n) for n in part)
     return made
