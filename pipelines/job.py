@@ -137,7 +137,7 @@ def fill(
                 f"{key}: another model or version made the values that are there; the new ones go beside them as "
                 f"{column}. Then: voxportrait store promote {key}"
             )
-    with closing_lease(lease), lance_errors("writing to the store"):
+    with lance_errors("writing to the store"), closing_lease(lease):
         job = Job(store, "fill", policy)
         log = JobLog(job, options.log or log_path(store.place, job.job_id), constituents=able.constituents)
 
