@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from featurestore.console import Json, Store, bar, print_json, say
+from featurestore.console import Json, Licences, RequireConsent, Store, bar, print_json, say
 
 Runs = Annotated[Path, typer.Option(help="Where runs live: one folder a system and U-Net.")]
 System = Annotated[str, typer.Option(help="Which inputs: full-input, no-image-guide, only-audio, ...")]
@@ -27,6 +27,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
+    snapshot: Annotated[str | None, typer.Option(help="Train on this snapshot of the store.")] = None,
+    require_consent: RequireConsent = False,
+    licences: Licences = None,
     as_json: Json = False,
 ) -> None:
     """Train a system from a store. A run that was stopped goes on when the same command is run again."""
@@ -34,16 +37,18 @@ def train(
     from featurestore.conditioning import system as system_named
     from featurestore.errors import VoxportraitError, choose
     from featurestore.interrupt import stop_on_signal
+    from featurestore.policy import policy_of
     from training.data import loader_for
     from training.loop import train as run_training
     from training.presets import stage_preset
 
     base = LAYOUTS[choose("layout", layout, LAYOUTS)]
     numbers = {"unet1": (1,), "unet2": (2,), "both": (1, 2)}
-    outcomes = []
+    policy, outcomes = policy_of(require_consent, licences), []
     for unet in numbers[choose("stage", stage, numbers)]:
         size = batch_size or stage_preset(preset, unet).batch_size
-        loader = loader_for(store, system_named(system).layout(base), size, seed)
+        chosen = system_named(system).layout(base)
+        loader = loader_for(store, chosen, size, seed, snapshot=snapshot, policy=policy)
         folder = run_folder(runs, system, unet)
         with bar(folder.name, "steps") as progress, stop_on_signal() as should_stop:
             outcome = run_training(
