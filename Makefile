@@ -6,7 +6,7 @@ STAMP := $(VENV)/.made-from-requirements
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow fuzz check format bench lock clean
+.PHONY: help setup demo test test-slow drill fuzz check format bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ test: $(STAMP)  ## the tests, on real mp4 and real weights
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+drill: $(STAMP)  ## the fault drill: 50 kills of workers, committers and drivers, and nothing is lost
+	$(BIN)/python -m pytest -m faults tests/faults
 
 fuzz: $(STAMP)  ## 500 damaged copies of a real mp4 through decoding and face finding
 	$(BIN)/python -m infra.fuzz --copies 500
