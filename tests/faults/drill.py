@@ -56,7 +56,7 @@ def kit(folder: Path, pace: float) -> Iterator[dict[str, str]]:
     (folder / "made.log").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(KIT))
-        import drillkit  # type: ignore[import-not-found]
+        import drillkit
 
         for key, entry in drillkit.CONSTITUENTS.items():
             patch.setitem(CATALOGUE, key, entry)
@@ -125,7 +125,8 @@ class Drill:
         command = [sys.executable, "-m", "voxportrait", *map(str, arguments), "--store", self.uri]
         with open(self.folder / "out", "w+") as out, open(self.folder / "err", "w+") as err:
             job = subprocess.Popen(command, stdout=out, stderr=err, env=os.environ | self.variables)
-            waiting, ordered = sorted(kills), []
+            waiting = sorted(kills)
+            ordered: list[str] = []
             while job.poll() is None:
                 ordered = self._obeyed(ordered)
                 due = waiting and len(self.made()) - before >= waiting[0].after and waiting[0].whom not in ordered

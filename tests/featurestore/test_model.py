@@ -134,9 +134,9 @@ class AnyOrder(RuleBasedStateMachine):
                 if one not in barred and not (one in bad and key in asked.get(one, ())):
                     assert found.get(one) == wants[key]
             self._adopt(column, wants[key], may_have=(self.model.clips - bad - barred) | kept)
-        certain, found = self.model.quarantined | (bad & asked.keys()), self._quarantine()
-        assert certain <= found <= certain | barred
-        self.model.quarantined = found
+        certain, listed = self.model.quarantined | (bad & asked.keys()), self._quarantine()
+        assert certain <= listed <= certain | barred
+        self.model.quarantined = listed
 
     @rule(wants=some_wants, bad=bad_clips)
     def fill_more(self, wants: dict[str, int], bad: set[str]) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def test_all_at_once_leave_what_one_after_the_other_would(tmp_path):
 
     def register() -> None:
         for start in range(0, CLIPS, 20):
-            in_the_end(lambda start=start: store.register(clip(n) for n in range(start, start + 20)))
+            in_the_end(partial(store.register, [clip(number) for number in range(start, start + 20)]))
 
     def fill() -> None:
         for _ in range(8):

@@ -2,14 +2,13 @@
 
 What they make is a function of the clip's id. Environment: DRILL_PACE, seconds that a value takes; DRILL_LOG, a file
 that gets a line for each value made; VOXPORTRAIT_FAILPOINTS, a folder whose files `failing clip *` and `failing
-journal *` are orders for one failing read each, and `largest file` for a worker that cannot write a larger one.
+journal *` are orders for one failing read each.
 """
 
 import errno
 import hashlib
 import io
 import os
-import resource
 import time
 from pathlib import Path
 
@@ -62,9 +61,6 @@ class Drilled(Extractor):
         return {key: Maker(key, "made up", "drillkit 1.0", trained=False) for key in self.makes}
 
     def load(self, device):
-        if (ORDERS / "largest file").exists():
-            largest = int((ORDERS / "largest file").read_text())
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
         from featurestore import journal
 
         if journal.read.__module__ == journal.__name__:
