@@ -8,8 +8,9 @@ Everything here may be killed at any moment: a fragment counts when its commit i
 
 import hashlib
 import json
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import lance
@@ -24,7 +25,7 @@ from featurestore.clip import Clip
 from featurestore.errors import VoxportraitError
 from featurestore.failpoints import reach
 from featurestore.journal import Rejected
-from featurestore.leases import Lease
+from featurestore.leases import Lease, is_dead
 from featurestore.makers import Maker
 from featurestore.policy import COLUMNS, Policy
 from featurestore.schema import CLIPS, candidate, columns_of, row_clip
@@ -86,8 +87,8 @@ class Plan:
     columns: constituent -> what its columns are called: its key, or a candidate's name where another maker's values are
     live. missing: clips to fill; filled: clips that have it from the wanted maker; quarantined: clips that cannot have
     it; not_allowed: clips that the policy leaves out, which lack nothing. journal: fragment -> kept chunks with rows of
-    it; resumed: clips in them; leftover: kept chunks of no more use; foreign: kept chunks that hold constituents or
-    clips which this plan does not want.
+    it; resumed: clips in them; leftover: kept chunks of no more use, with the fragments of their rows; foreign: kept
+    chunks with what this plan does not want: other constituents, clips, or values of another maker.
     """
 
     clips: int = 0
@@ -98,7 +99,7 @@ class Plan:
     not_allowed: int = 0
     resumed: int = 0
     journal: dict[int, list[str]] = field(default_factory=dict)
-    leftover: list[str] = field(default_factory=list)
+    leftover: dict[str, frozenset[int]] = field(default_factory=dict)
     foreign: frozenset[str] = frozenset()
     _keys: tuple[str, ...] = ()
     _makers: tuple[int, ...] = ()
@@ -131,19 +132,45 @@ class Plan:
             chunks.append(Chunk(fragment, name, tuple(offsets[rows].tolist()), wanted))
         return chunks
 
-    def only(self, fragments: Sequence[int]) -> None:
+    def only(self, fragments: Iterable[int]) -> None:
         """Leave the other fragments out."""
-        self._fragments = {f: rows for f, rows in self._fragments.items() if f in set(fragments)}
-        self.journal = {f: names for f, names in self.journal.items() if f in set(fragments)}
+        chosen = frozenset(fragments)
+        self._fragments = {f: rows for f, rows in self._fragments.items() if f in chosen}
+        self.journal = {f: names for f, names in self.journal.items() if f in chosen}
+        self.leftover = {name: theirs for name, theirs in self.leftover.items() if theirs <= chosen}
 
 
-def plan(store: Store, wants: Sequence[Want], policy: Policy | None = None) -> Plan:
+_CLAIM = "live:"
+
+
+def claims(wants: Sequence[Want], columns: Mapping[str, str], job: str) -> list[str]:
+    """What a job leases beside its fragments: that it makes live values, of which constituent and by which maker."""
+    return [
+        f"{_CLAIM}{want.constituent}:{want.maker.digest}:{job}"
+        for want in wants
+        if columns[want.constituent] == want.constituent
+    ]
+
+
+def claimed(store: Store) -> dict[str, str]:
+    """The makers of live values that jobs at work will make: constituent -> digest."""
+    found = {}
+    for row in store.table("leases").to_table().to_pylist():
+        if row["resource"].startswith(_CLAIM) and row["expires"] > time.time() and not is_dead(row["process"]):
+            _, key, digest, _ = row["resource"].split(":")
+            found[key] = digest
+    return found
+
+
+def plan(
+    store: Store, wants: Sequence[Want], policy: Policy | None = None, claimed: Mapping[str, str] | None = None
+) -> Plan:
     """Find, from the small columns alone, what each clip lacks of `wants`. Only reads.
 
-    A constituent of which another maker's values are live is planned into a candidate beside them, for every clip. A
-    clip that `policy` does not allow lacks nothing.
+    A constituent of which another maker's values are live, or will be (`claimed`), is planned into a candidate beside
+    them, for every clip. A clip that `policy` does not allow lacks nothing.
     """
-    policy = policy or Policy()
+    policy, claimed = policy or Policy(), claimed or {}
     if len(wants) > 64:
         raise VoxportraitError("more than 64 constituents at a time; name some with --constituents")
     ids = store.known_makers()
@@ -177,7 +204,8 @@ def plan(store: Store, wants: Sequence[Want], policy: Policy | None = None) -> P
     for bit, want in enumerate(wants):
         key, wanted_id = want.constituent, wanted_ids[want.constituent]
         column, makers = key, made_by(CATALOGUE[key].maker_column)
-        if ((makers != NO_MAKER) & (makers != wanted_id)).any():
+        is_others = claimed.get(key, want.maker.digest) != want.maker.digest
+        if is_others or ((makers != NO_MAKER) & (makers != wanted_id)).any():
             column = candidate(key, want.maker.digest)
             makers = made_by(f"{column}_maker")
         filled = makers == wanted_id
@@ -195,7 +223,7 @@ def plan(store: Store, wants: Sequence[Want], policy: Policy | None = None) -> P
 
     addresses, row_ids = table["_rowaddr"].to_numpy(), table["_rowid"].to_numpy()
     fragments = (addresses >> np.uint64(32)).astype(np.int64)
-    result.leftover = [name for name, entry in entries.items() if not entry]
+    result.leftover = {name: frozenset() for name, entry in entries.items() if not entry}
     if kept:
         _use_journal(result, kept, known_bad, wanted_ids, masks, row_ids, fragments, allowed)
     result._keys = tuple(want.constituent for want in wants)
@@ -261,10 +289,10 @@ def _use_journal(
         for fragment in np.unique(fragments[found[used]]):
             result.journal.setdefault(int(fragment), []).append(entry.name)
         taken_over[found[used]] = True
-        if not (entry.makers.keys() <= bits.keys() and allowed[found].all()):
+        if not (entry.makers.keys() <= bits.keys() and is_ours and allowed[found].all()):
             foreign.add(entry.name)
         elif not used.any():
-            result.leftover.append(entry.name)
+            result.leftover[entry.name] = frozenset(fragments[found].tolist())
     result.resumed = int(taken_over.sum())
     result.foreign = frozenset(foreign)
 

@@ -6,9 +6,10 @@ does it again is quarantined alone.
 """
 
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
@@ -18,7 +19,7 @@ from featurestore.catalogue import constituent
 from featurestore.clip import Clip
 from featurestore.compaction import tidy
 from featurestore.errors import VoxportraitError, choose
-from featurestore.filling import Plan, Want, plan
+from featurestore.filling import Plan, Want, claimed, claims, plan
 from featurestore.jobs import Job
 from featurestore.leases import Lease, LeaseHeld
 from featurestore.policy import Policy
@@ -162,7 +163,10 @@ def fill(
     summary.quarantined = dict(report.rejected)
     summary.wall, summary.stopped = schedule.wall, schedule.stopped
     summary.left_out = able.left_out | schedule.left_out
-    tidy(store)
+    try:
+        tidy(store)
+    except VoxportraitError as error:
+        told(f"the job is done, but {error}")
     return summary
 
 
@@ -191,17 +195,19 @@ def _prepare(
     until, waited = time.monotonic() + wait, False
     while True:
         try:
-            with Lease(store.place, ["columns"], "preparing a fill", PREPARING):
-                todo = plan(store, wants, policy)
+            with Lease(store.place, ["columns"], "preparing a fill", PREPARING) as preparing:
+                todo = plan(store, wants, policy, claimed(store))
+                preparing.check()
                 store.ensure_columns(todo.columns)
                 store.enter_makers(want.maker for want in wants)
                 if not todo.fragments:
-                    journal.remove(store.place, todo.leftover)
+                    _clear(store, todo.leftover)
                     return None, todo
                 resources = [f"fragment:{fragment}" for fragment in todo.fragments]
+                resources += claims(wants, todo.columns, uuid.uuid4().hex)
                 lease = Lease(store.place, resources, "filling").acquire()
                 try:
-                    again = plan(store, wants, policy)  # now that nobody else can change these fragments
+                    again = plan(store, wants, policy, claimed(store))  # nobody else can change these fragments now
                     again.only(todo.fragments)
                     journal.remove(store.place, again.leftover)
                 except BaseException:
@@ -215,6 +221,13 @@ def _prepare(
                 told(f"waiting: {held}")
             waited = True
             time.sleep(min(2.0, wait))
+
+
+def _clear(store: Store, leftover: Mapping[str, frozenset[int]]) -> None:
+    """Remove what a job that was killed after its commit left in the journal, unless another is at work there."""
+    resources = [f"fragment:{fragment}" for fragment in sorted(frozenset[int]().union(*leftover.values()))]
+    with suppress(LeaseHeld), Lease(store.place, resources, "clearing the journal"):
+        journal.remove(store.place, leftover)
 
 
 def preview(

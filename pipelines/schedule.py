@@ -22,7 +22,7 @@ from featurestore import filling, journal
 from featurestore.errors import VoxportraitError
 from featurestore.filling import Chunk, Plan, Sealed, Want
 from featurestore.journal import Rejected
-from featurestore.leases import Lease
+from featurestore.leases import Lease, LeaseLost
 from featurestore.store import Store
 from pipelines.actor import ChunkReport, Loaded, Status
 from pipelines.crew import Crew
@@ -185,6 +185,8 @@ class Schedule:
             else:
                 self._seal_the_journal()
             self._commit()
+        except LeaseLost:
+            raise
         except Exception:
             self._salvage()
             raise
@@ -195,7 +197,11 @@ class Schedule:
         return self.report
 
     def _salvage(self) -> None:
-        """Keep of a job that failed what can be kept."""
+        """Keep of a job that failed what can be kept, while it holds its lease."""
+        try:
+            self.lease.check()
+        except (VoxportraitError, OSError, ValueError):
+            return
         for state in self.fragments.values():
             for name, (_, _, table) in state.tables.items():
                 with suppress(Exception):
@@ -287,6 +293,7 @@ class Schedule:
             tables = [table for _, _, table in state.tables.values()]
             self._assign(actor, Seal(fragment), actor.seal.remote(fragment, self.todo.columns, state.kept, *tables))
         elif (due := self._to_keep()) is not None:
+            self.lease.check()
             state = self.fragments[due]
             state.keeping = True
             tables = [table for _, _, table in state.tables.values()]
@@ -429,6 +436,9 @@ class Schedule:
         if isinstance(running.task, Load):
             if now - running.started > limit:
                 self._wait_no_longer(running)
+            return
+        if not running.seen.at and min(running.seen.seconds, now - running.started) > limit:
+            self._end(running, f"reading or writing the store was not done in {limit:.0f} s", INPUT_OUTPUT)
             return
         if isinstance(running.task, Chunk):
             limit = self.options.deadline * max(1, len(running.seen.at))

@@ -3,6 +3,7 @@ import pytest
 
 from featurestore import filling, inprocess, journal
 from featurestore.catalogue import CATALOGUE
+from featurestore.leases import Lease
 from featurestore.policy import Policy
 from featurestore.queries import digest
 from featurestore.schema import decode
@@ -157,7 +158,7 @@ def test_a_damaged_journal_file_is_of_no_use(store):
     with store.place.files.open_output_stream(f"_journal/{name}.arrow") as file:
         file.write(b"ARROW1 and no more")
     planned = filling.plan(store, [want("ecapa")])
-    assert planned.leftover == [name]
+    assert list(planned.leftover) == [name]
     assert planned.resumed == 16
 
 
@@ -165,7 +166,7 @@ def test_a_journal_of_another_maker_is_not_used(store):
     fill(store, [want("ecapa"), want("gender")], only=3)
     other = [want("ecapa", parameter=1), want("gender")]
     planned = filling.plan(store, other)
-    assert (planned.work, planned.journal, len(planned.leftover)) == (300, {}, 3)
+    assert (planned.work, planned.journal, len(planned.foreign), planned.leftover) == (300, {}, 3, {})
     fill(store, other)
     table = store.table("clips").to_table(columns=["clip_id", "ecapa"])
     made = np.stack([value("ecapa", i, 1)["ecapa"] for i in table["clip_id"].to_pylist()]).astype(np.float16)
@@ -189,7 +190,7 @@ def test_a_journal_with_a_clip_that_is_not_allowed_is_kept_and_not_used(tmp_path
     store.register(clip(n, consent="no" if n == 3 else "yes") for n in range(60))
     fill(store, [want("gender")], only=2)
     planned = filling.plan(store, [want("gender")], Policy(require_consent=True))
-    assert (planned.resumed, planned.work, planned.leftover) == (16, 59 - 16, [])
+    assert (planned.resumed, planned.work, planned.leftover) == (16, 59 - 16, {})
     assert len(planned.foreign) == 1
 
 
@@ -212,3 +213,25 @@ def test_a_kept_chunk_whose_clips_lie_in_two_fragments_serves_both(store):
     assert len(seen) == 300 - 12
     assert store.coverage()["constituents"]["gender"]["filled"] == 300
     assert journal.pending(store.place) == 0
+
+
+def test_a_job_claims_the_live_column_before_it_has_filled_any(store):
+    first, second = want("ecapa"), want("ecapa", parameter=1)
+    names = filling.claims([first], filling.plan(store, [first]).columns, "a job")
+    with Lease(store.place, names, "filling"):
+        assert filling.plan(store, [first], claimed=filling.claimed(store)).columns == {"ecapa": "ecapa"}
+        planned = filling.plan(store, [second], claimed=filling.claimed(store))
+        assert planned.columns["ecapa"].startswith("ecapa@")
+    assert filling.claimed(store) == {}
+
+
+def test_what_is_left_of_another_jobs_fragments_is_not_removed(store):
+    fill(store, [want("ecapa")], only=3)
+    kept = [(name, journal.read(store.place, name)) for name in journal.names(store.place)]
+    fill(store, [want("ecapa")])
+    for name, table in kept:
+        journal.write(store.place, name, table)
+    planned = filling.plan(store, [want("ecapa")])
+    assert set(planned.leftover.values()) == {frozenset({0})}
+    planned.only([1])
+    assert planned.leftover == {}

@@ -177,7 +177,7 @@ ODD = {
     "text.mp4": Odd(text, "media", "not media"),
     "folder.mp4": Odd(folder, "media", "not media"),
     "pipe.mp4": Odd(pipe, "media", "unreadable"),
-    "unreadable.mp4": Odd(unreadable, "media", "unreadable"),
+    "unreadable.mp4": Odd(unreadable, "media", "read error"),
     "dangling.mp4": Odd(dangling, "media", "missing file"),
     "playlist.mp4": Odd(playlist, "media", "not media"),
     "concat.mp4": Odd(concat, "media", "not media"),

@@ -49,6 +49,8 @@ def rejects(sample: Sample) -> list[Reject]:
                 getattr(sample, part)
             except Reject as reject:
                 found.append(reject)
+            except OSError as error:  # the worker tries it again, and then says this
+                found.append(Reject(part, "read error", f"the file could not be read: {error}"))
     return found
 
 
