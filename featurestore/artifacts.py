@@ -40,6 +40,7 @@ class Settled:
 
 def register(store: Store, kind: Kind, made: Made) -> None:
     """Enter what was made; a path that is known is entered anew."""
+    live = row_ids_of(store) if kind == "checkpoint" else None
     rows = [
         {
             "artifact_id": hashlib.sha256(f"{kind} {who_am_i()} {path}".encode()).hexdigest()[:32],
@@ -48,12 +49,13 @@ def register(store: Store, kind: Kind, made: Made) -> None:
             "created": datetime.now(UTC),
             "who": who_am_i(),
             "row_ids": np.asarray(row_ids, np.uint64),
-            "erased": 0,
+            "erased": 0 if live is None else int((~np.isin(np.asarray(row_ids, np.uint64), live)).sum()),
         }
         for path, row_ids in ((str(path.absolute()), row_ids) for path, row_ids in made.items())
     ]
     if rows:
-        with Lease(store.place, ["artifacts"], "entering what was made", WAIT):
+        with Lease(store.place, ["artifacts"], "entering what was made", WAIT) as lease:
+            lease.check()
             store.insert("artifacts", rows, update=True)
 
 
@@ -79,6 +81,13 @@ def made_of(store: Store, kind: Kind, row_ids: np.ndarray) -> list[str]:
     table = store.table("artifacts").to_table(columns=["path", "row_ids"], filter=f"kind = '{kind}'")
     pairs = zip(table["path"].to_pylist(), table["row_ids"], strict=True)
     return [path for path, ids in pairs if np.isin(ids.values.to_numpy(), row_ids).any()]
+
+
+def made_from(store: Store, kind: Kind, path: Path) -> np.ndarray:
+    """Stable row ids of the clips that something was made of, as it was entered; none of what was not."""
+    table = store.table("artifacts").to_table(columns=["path", "row_ids"], filter=f"kind = '{kind}'")
+    entered = table.filter(pc.equal(table["path"], str(path.absolute())))["row_ids"]
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *(ids.values.to_numpy() for ids in entered)]))
 
 
 def settle(store: Store, live: np.ndarray) -> Settled:

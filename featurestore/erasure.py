@@ -308,7 +308,7 @@ def _journal(work: _Work) -> None:
     for name in journal.names(place):
         try:
             table = journal.read(place, name)
-        except pa.ArrowInvalid:
+        except journal.JournalDamaged:
             journal.remove(place, [name])
             continue
         rejected = [one for one in journal.rejections(table) if not is_theirs(one.clip_id)]
@@ -443,7 +443,7 @@ def _journaled(store: Store) -> Iterator[pa.Table]:
     for name in journal.names(store.place):
         try:
             yield journal.read(store.place, name)
-        except pa.ArrowInvalid:
+        except journal.JournalDamaged:
             continue
 
 

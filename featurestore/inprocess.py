@@ -22,9 +22,11 @@ def fill(
     store: Store, wants: Sequence[Want], make: Make, job_id: str = "in process", policy: Policy | None = None
 ) -> dict[str, int]:
     """Fill what clips lack of `wants`; returns the clips that got each constituent. Raises as a fill job does."""
-    with Lease(store.place, ["columns"], "preparing a fill"):
+    with Lease(store.place, ["columns"], "preparing a fill") as lease:
+        lease.check()
         maker_numbers = store.enter_makers(want.maker for want in wants)
         todo = filling.plan(store, wants, policy)
+        lease.check()
         store.ensure_columns(todo.columns)
     maker_ids = {want.constituent: maker_numbers[want.maker.digest] for want in wants}
     filled = Counter[str]()

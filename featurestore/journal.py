@@ -2,9 +2,11 @@
 
 A chunk's table holds row ids, for each constituent its columns and who made them, and what was rejected. A job keeps
 the chunks of a fragment that takes long in the journal, so that a kill costs minutes and not the fragment. Rows are
-known by their stable row ids: what is in the journal is used whatever chunks a later plan is cut into.
+known by their stable row ids: what is in the journal is used whatever chunks a later plan is cut into. A file is an
+Arrow file and, in its last 32 bytes, the SHA-256 of what is before them.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,11 +16,16 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.catalogue import CATALOGUE, Constituent
+from featurestore.errors import VoxportraitError
 from featurestore.failpoints import reach
 from featurestore.places import Place
 from featurestore.schema import encode, half_precision_losses, value_fields
 
 FOLDER = "_journal"
+
+
+class JournalDamaged(VoxportraitError):
+    """A kept chunk is not as it was written: a disk that lost its power, or flipped a bit."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,8 @@ def write(place: Place, name: str, table: pa.Table) -> None:
     whole = pa.BufferOutputStream()
     with pa.ipc.new_file(whole, table.schema) as writer:
         writer.write_table(table)
-    place.write_file(f"{FOLDER}/{name}.arrow", whole.getvalue())
+    body = whole.getvalue()
+    place.write_file(f"{FOLDER}/{name}.arrow", b"".join((body, hashlib.sha256(body).digest())))
     reach("journal")
 
 
@@ -107,25 +115,27 @@ def names(place: Place) -> list[str]:
 
 
 def read(place: Place, name: str) -> pa.Table:
-    """A kept chunk."""
+    """A kept chunk. Raises JournalDamaged where it is not as it was written."""
     with place.files.open_input_file(f"{FOLDER}/{name}.arrow") as file:
-        return pa.ipc.open_file(file).read_all()
+        whole = file.read_buffer()
+    body, digest = whole[:-32], whole[-32:]
+    if digest.to_pybytes() != hashlib.sha256(body).digest():
+        raise JournalDamaged(
+            f"the finished chunk {FOLDER}/{name}.arrow is damaged: nothing of it is used. Run the command again: what "
+            "was in it is made anew."
+        )
+    return pa.ipc.open_file(body).read_all()
 
 
 def entry(place: Place, name: str) -> Entry | None:
-    """What a kept chunk holds; None of a file that is damaged, as a disk that lost its power leaves one, or gone."""
+    """What a kept chunk holds; None of a file that is damaged or gone."""
     try:
-        with place.files.open_input_file(f"{FOLDER}/{name}.arrow") as file:
-            schema = pa.ipc.open_file(file).schema
-            keys = [key for key, c in CATALOGUE.items() if c.maker_column in schema.names]
-            columns = ["_rowid", *(CATALOGUE[key].maker_column for key in keys)]
-            file.seek(0)
-            options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(c) for c in columns])
-            table = pa.ipc.open_file(file, options=options).read_all()
-    except (pa.ArrowInvalid, FileNotFoundError):
+        table = read(place, name)
+    except (JournalDamaged, FileNotFoundError):
         return None
-    makers = {key: table[CATALOGUE[key].maker_column].fill_null(-1).to_numpy() for key in keys}
-    return Entry(name, table["_rowid"].to_numpy(), makers, rejections(table))
+    keys = [key for key, c in CATALOGUE.items() if c.maker_column in table.column_names]
+    makers = {key: table[CATALOGUE[key].maker_column].fill_null(-1).to_numpy().copy() for key in keys}
+    return Entry(name, table["_rowid"].to_numpy().copy(), makers, rejections(table))
 
 
 def remove(place: Place, chunks: Iterable[str]) -> None:

@@ -60,7 +60,15 @@ def _link(path: Path) -> str:
 
 def this_process() -> str:
     """A name for this process that no other ever has: machine and process namespace, pid, start time."""
-    return f"{_machine()}|{os.getpid()}|{psutil.Process().create_time():.2f}"
+    return f"{_machine()}|{os.getpid()}|{_ticks(os.getpid()) or psutil.Process().create_time()}"
+
+
+def _ticks(pid: int) -> str | None:
+    """When a process started, in clock ticks since the machine did; None where that cannot be read."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
 
 
 def is_dead(process: str) -> bool:
@@ -69,9 +77,12 @@ def is_dead(process: str) -> bool:
     if machine != _machine():
         return False
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) > 1
-    except psutil.NoSuchProcess:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
         return True
+    except PermissionError:  # somebody else's
+        pass
+    return _ticks(int(pid)) not in (started, None)
 
 
 class Lease:
@@ -112,24 +123,26 @@ class Lease:
                 time.sleep(random.uniform(0.5, 1.5) * min(2.0, max(0.1, self.wait / 20)))
 
     def _acquire(self) -> "Lease":
-        held = self._others()
-        alive = [row for row in held if not is_dead(row["process"])]
-        if not alive:
+        is_mine = False
+        while not is_mine:  # again where who came first is gone already
+            held = self._others(self._rows())
+            if alive := [row for row in held if not is_dead(row["process"])]:
+                raise LeaseHeld(_explain(alive))
             self._clear(dead=sorted({row["holder"] for row in held}))
             self._take()
-            alive = self._others()
-            if alive:
+            rows = self._rows()
+            held, is_mine = self._others(rows), self._mine(rows) == self.resources
+            if held or not is_mine:
                 self._delete()
-        if alive:
-            raise LeaseHeld(_explain(alive))
+            if held:
+                raise LeaseHeld(_explain(held))
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
         return self
 
     def check(self) -> None:
         """Raise LeaseLost unless every resource is still held by this lease."""
-        mine = [row["resource"] for row in self._rows() if row["holder"] == self.holder]
-        if self._lost or sorted(mine) != self.resources:
+        if self._lost or self._mine(self._rows()) != self.resources:
             self._lost = True
             raise LeaseLost(
                 f"the lease on the store was lost while {self.purpose}: another job took it over, nothing more is "
@@ -159,9 +172,12 @@ class Lease:
         rows = self._dataset().to_table().to_pylist()
         return [row for row in rows if row["resource"] in wanted or STORE in (row["resource"], *self.resources)]
 
-    def _others(self) -> list[dict[str, Any]]:
+    def _mine(self, rows: list[dict[str, Any]]) -> list[str]:
+        return sorted(row["resource"] for row in rows if row["holder"] == self.holder)
+
+    def _others(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         now = time.time()
-        return [row for row in self._rows() if row["holder"] != self.holder and row["expires"] > now]
+        return [row for row in rows if row["holder"] != self.holder and row["expires"] > now]
 
     def _clear(self, dead: list[str]) -> None:
         """Remove the rows of dead holders, and rows that ran out: a holder that wakes up again finds its own gone."""
@@ -185,14 +201,15 @@ class Lease:
         merge.conflict_retries(30).execute(pa.Table.from_pylist(rows, LEASES))
 
     def _renew(self) -> None:
-        while not self._stop.wait(TERM / 4):
-            now = time.time()
+        wait = TERM / 4
+        while not self._stop.wait(wait):
+            now, wait = time.time(), TERM / 4
             try:
                 dataset = self._dataset()
                 dataset.update({"renewed": str(now), "expires": str(now + TERM)}, where=f"holder = '{self.holder}'")
                 dataset.cleanup_old_versions(retain_versions=20)
-            except OSError:  # the next turn tries again; a lease that runs out is noticed by `check`
-                continue
+            except Exception:  # noqa: BLE001 - tried again soon; a lease that runs out is noticed by `check`
+                wait = TERM / 40
 
     def _delete(self) -> None:
         self._dataset().delete(f"holder = '{self.holder}'")

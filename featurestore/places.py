@@ -11,7 +11,7 @@ AWS_ENDPOINT_URL.
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -59,7 +59,8 @@ class Place:
     @property
     def options(self) -> dict[str, str]:
         """What stands behind the question mark."""
-        return dict(parse_qsl(self.address.split("?", 1)[1])) if self.is_remote and "?" in self.address else {}
+        query = self.address.split("?", 1)[1] if self.is_remote and "?" in self.address else ""
+        return dict(parse_qsl(query.replace("+", "%2B")))
 
     @property
     def shown(self) -> str:
@@ -121,17 +122,19 @@ class Place:
         )
 
     def write_file(self, path: str, data: bytes | pa.Buffer) -> None:
-        """Write a file of the store, and the folder it is in; it has its name when it is whole."""
+        """Write a file of the store, and the folder it is in; it has its name when it is whole and on the disk."""
         if self.is_remote:  # an object appears whole
             with self.files.open_output_stream(path) as stream:
                 stream.write(data)
             return
-        name = PurePosixPath(path)
-        partial = str(name.with_name(f".{name.name}.partial"))
-        self.files.create_dir(str(name.parent), recursive=True)
-        with self.files.open_output_stream(partial) as stream:
-            stream.write(data)
-        self.files.move(partial, path)
+        whole = Path(self.root, path)
+        partial = whole.with_name(f".{whole.name}.partial")
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(whole)
 
     def list(self, folder: str, recursive: bool = False) -> list[fs.FileInfo]:
         """The files in a folder of the store, by their relative paths; none where there is no such folder."""

@@ -105,10 +105,11 @@ def take(store: Store, name: str, policy: Policy | None = None, where: str | Non
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name for a snapshot: letters, digits, dots, dashes; at most 64 of them")
-    with Lease(store.place, [f"snapshot:{name}"], "taking a snapshot"):
+    with Lease(store.place, [f"snapshot:{name}"], "taking a snapshot") as lease:
         if name in _names(store):
             raise UsageError(f"there is a snapshot {name!r}: choose another name, or drop that one")
         snapshot = replace(look(store, policy, where), name=name)
+        lease.check()
         store.place.write_table("snapshots", _row(snapshot), mode="append")
     return snapshot
 
@@ -196,8 +197,10 @@ def listed(store: Store) -> list[dict[str, Any]]:
 
 def drop(store: Store, name: str) -> None:
     """Remove a snapshot; the clips and their values stay. A UsageError on an unknown name."""
-    with Lease(store.place, [f"snapshot:{name}"], "dropping a snapshot"):
-        store.table("snapshots").delete(f"name = '{choose('snapshot', name, _names(store))}'")
+    with Lease(store.place, [f"snapshot:{name}"], "dropping a snapshot") as lease:
+        known = choose("snapshot", name, _names(store))
+        lease.check()
+        store.table("snapshots").delete(f"name = '{known}'")
 
 
 def _names(store: Store) -> list[str]:

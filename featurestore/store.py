@@ -232,7 +232,9 @@ def lance_errors(doing: str) -> Iterator[None]:
     """Turn a failure of the disk or object store into one clear line."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and "Not found: " not in str(error):
+            raise
         raise VoxportraitError(
             f"{doing} failed: {_first_line(error)}. Nothing is lost; run the command again to go on."
         ) from error

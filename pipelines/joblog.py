@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, VoxportraitError
 from featurestore.jobs import Job
 from featurestore.places import Place
+from featurestore.store import lance_errors
 from pipelines.schedule import Standing
 
 PERIOD = 30.0
@@ -61,11 +62,9 @@ class JobLog:
         if standing.wall - self.kept < max(PERIOD, standing.wall / 50):
             return
         self.kept = standing.wall
-        try:
+        with suppress(VoxportraitError), lance_errors("keeping the numbers of a job"):
             self.job.update(*_of_row(standing))
             self._write("running", numbers(standing))
-        except OSError:
-            return
 
     def end(self, state: str, standing: Standing) -> None:
         """Record how it ended: `finished`, `interrupted` or `failed`."""

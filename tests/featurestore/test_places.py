@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def test_options_are_for_object_stores_and_a_misspelt_one_is_named(tmp_path):
     assert (place.root, place.options["endpoint"]) == ("s3://voices/some/store", "http://127.0.0.1:1")
     assert (place.storage_options or {})["aws_secret_access_key"] == "hush"
     assert "hush" not in f"{place} {place!r} {place.shown}"
+    assert Place("s3://voices/store?secret_access_key=ab+cd/ef%2B%20").options == {"secret_access_key": "ab+cd/ef+ "}
     with pytest.raises(UsageError, match="endpoint"):
         Place("s3://voices/store?endpiont=http://127.0.0.1:1")
     with pytest.raises(UsageError, match="s3://"):
@@ -52,6 +54,19 @@ def test_a_file_has_its_name_when_it_is_whole(tmp_path):
     assert (tmp_path / "folder" / "name").read_bytes() == b"second"
     assert [info.path for info in place.list("folder")] == ["folder/name"]
     assert place.list("no such folder") == []
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced = {}
+
+    def noting(descriptor: int, sync=os.fsync) -> None:
+        sync(descriptor)
+        state = os.fstat(descriptor)
+        synced[state.st_ino] = (state.st_size, (tmp_path / "folder" / "name").exists())
+
+    monkeypatch.setattr(os, "fsync", noting)
+    Place(str(tmp_path)).write_file("folder/name", b"whole")
+    assert synced[(tmp_path / "folder" / "name").stat().st_ino] == (5, False)
 
 
 def test_what_is_no_store_is_told_from_what_cannot_be_read(tmp_path):
