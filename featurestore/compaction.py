@@ -14,6 +14,7 @@ from lance.commit import CommitConflictError
 from lance.optimize import Compaction, CompactionOptions
 
 from featurestore import journal
+from featurestore.errors import VoxportraitError
 from featurestore.failpoints import reach
 from featurestore.leases import STORE, Lease, LeaseHeld
 from featurestore.schema import TABLES
@@ -94,7 +95,8 @@ def tidy(store: Store) -> bool:
 def compact_small(store: Store) -> int:
     """Merge small fragments without values if many piled up and nobody is at work in the store now.
 
-    Cheap: it reads and writes metadata of clips alone. Returns how many fragments there are less than before.
+    Cheap: whether they piled up is in the manifest, and what is merged holds no value. A merge that fails is left for
+    the next time. Returns how many fragments there are less than before.
     """
     if len(_empty(store)) < SCATTERED:
         return 0
@@ -104,7 +106,7 @@ def compact_small(store: Store) -> int:
             empty = _empty(store)
             _merge(store, lease, [f.fragment_id for f in before if f.fragment_id not in empty])
             return len(before) - len(store.table("clips").get_fragments())
-    except LeaseHeld:
+    except (VoxportraitError, CommitConflictError):
         return 0
 
 

@@ -10,7 +10,7 @@ import difflib
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -25,6 +25,7 @@ from featurestore.errors import UsageError, VoxportraitError
 from featurestore.failpoints import reach
 from featurestore.forgotten import FOLDER, Forgotten, has_file
 from featurestore.leases import STORE, Lease, who_am_i
+from featurestore.redaction import redact
 from featurestore.store import FRAGMENT_CLIPS, Store, lance_errors
 
 HOLDING = ("clips", "quarantine", "artifacts", "snapshots")
@@ -305,19 +306,12 @@ def _journal(work: _Work) -> None:
     """Take the rows out of the journal that no clip of the store has."""
     place, is_theirs = work.store.place, work.forgotten.clips()
     live = pa.array(artifacts.row_ids_of(work.store), pa.uint64())
-    for name in journal.names(place):
-        try:
-            table = journal.read(place, name)
-        except journal.JournalDamaged:
-            journal.remove(place, [name])
-            continue
-        rejected = [one for one in journal.rejections(table) if not is_theirs(one.clip_id)]
-        kept = table.filter(pc.is_in(table["_rowid"], value_set=live))
-        if not len(kept):
-            journal.remove(place, [name])
-        elif len(kept) < len(table):
-            metadata = {b"rejected": json.dumps([asdict(one) for one in rejected]).encode()}
-            journal.write(place, name, kept.replace_schema_metadata(metadata))
+    redact(
+        place,
+        journal.names(place),
+        leaves=lambda one: is_theirs(one.clip_id),
+        stays=lambda row_ids: pc.is_in(row_ids, value_set=live),
+    )
     journal.sweep(place)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import Any
 
+import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,8 +45,9 @@ class Loader:
     layout: its constituents are read; one that no clip of the store has is left out of the batches (zero rows in the
     matrix). A clip is used if it has the face and every other array that the layout uses; attributes may be unknown.
     split, held_out: what is trained and validated on. snapshot: the name of one, whose clips and order are used, and
-    what was missing then is missing. policy: which clips may be used; those of a snapshot that may not leave their
-    places empty. Raises VoxportraitError when no clip is left, and what `snapshots.read` raises.
+    what was missing then is missing. policy: which clips may be used; a snapshot's own holds too, judged on the day of
+    this one, and its clips that may not be used leave their places empty. Raises VoxportraitError when no clip is left,
+    and what `snapshots.read` raises.
 
     rows, held_out: stable row ids, in the order of clip ids.
     """
@@ -68,14 +70,15 @@ class Loader:
             self.snapshot = snapshots.look(store, self.policy)
         else:
             self.snapshot = snapshots.read(store, snapshot, {*layout.constituents, "face_128"})
+        self._policies = (self.policy, self.snapshot.policy(self.policy.judged))
         self.constituents = tuple(key for key in layout.constituents if key in self.snapshot.makers)
         arrays = [key for key in self.constituents if CATALOGUE[key].kind in ("vector", "block")]
         self.rows = self.snapshot.places(split, [*arrays, "face_128"])
         self.held_out = self.snapshot.places(held_out, [*arrays, "face_128"])
-        self._refused = self._refused_rows() if snapshot else np.empty(0, np.uint64)
+        self._refused = self._refused_rows(self.dataset)
         if not len(self.rows):
             raise VoxportraitError(
-                f"no clip of split {split!r} in {store.uri} has a face and {', '.join(self.constituents)}. "
+                f"no clip of split {split!r} in {store.place.shown} has a face and {', '.join(self.constituents)}. "
                 "Fill them first (voxportrait store coverage says what is missing)."
             )
         self.batches_per_epoch = max(1, len(self.rows) // batch_size)
@@ -163,7 +166,7 @@ class Loader:
         Raises EmptyBatch where none is left, VoxportraitError where a value was made anew since the loader was opened.
         """
         columns = ["_rowid", "clip_id", *self.constituents, "face_128", "face_128_guide"]
-        table = self._take(np.setdiff1d(rows, self._refused), columns)
+        table = self._take(rows, columns)
         here = table["_rowid"].to_numpy()
         is_here = np.isin(rows, here)
         if not is_here.any():
@@ -182,25 +185,27 @@ class Loader:
         )
 
     def _take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
-        """Rows in ascending order, less those that are gone; from the newest version where this one is gone."""
+        """Rows in ascending order, less those that are gone or refused; from the newest version where this is gone."""
         for _ in range(REOPENED):
             try:
-                return self.dataset._take_rows(rows.tolist(), columns=columns)
+                return self.dataset._take_rows(np.setdiff1d(rows, self._refused).tolist(), columns=columns)
             except (OSError, ValueError):  # as Lance and Arrow tell of a file that is gone
                 self._reopen()
-        return self.dataset._take_rows(rows.tolist(), columns=columns)
+        return self.dataset._take_rows(np.setdiff1d(rows, self._refused).tolist(), columns=columns)
 
     def _reopen(self) -> None:
         dataset = self.store.table("clips")
         snapshots.check(self.store, self.snapshot, dataset, {*self.constituents, "face_128"})
+        self._refused = self._refused_rows(dataset)
         self.dataset = dataset
 
-    def _refused_rows(self) -> np.ndarray:
-        """Rows that the policy does not allow."""
-        if self.policy.takes_all:
+    def _refused_rows(self, dataset: lance.LanceDataset) -> np.ndarray:
+        """Rows of a version of `clips` that a policy does not allow."""
+        if all(policy.takes_all for policy in self._policies):
             return np.empty(0, np.uint64)
-        table = self.dataset.to_table(columns=list(COLUMNS), with_row_id=True)
-        return table["_rowid"].to_numpy()[~self.policy.allows(table)]
+        table = dataset.to_table(columns=list(COLUMNS), with_row_id=True)
+        allowed = np.logical_and.reduce([policy.allows(table) for policy in self._policies])
+        return table["_rowid"].to_numpy()[~allowed]
 
 
 def _compact(key: str, column: pa.ChunkedArray) -> np.ndarray:

@@ -4,7 +4,6 @@ A row stands for a clip, what it could not give (`media`, `sound`, `face` or a c
 maker's values are made without a release.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from featurestore import journal
 from featurestore.errors import UsageError
 from featurestore.journal import Rejected
 from featurestore.leases import Lease
+from featurestore.redaction import redact
 from featurestore.store import Store, lance_errors
 
 
@@ -80,37 +80,37 @@ def about(store: Store, clip_id: str) -> dict[str, Any]:
 def release(store: Store, which: Which, wait: float = 0.0, told: Callable[[str], None] = lambda line: None) -> int:
     """Let clips out of quarantine, so that the next fill tries them again. Returns how many rows are gone.
 
-    Holds the lease of their fragments: a job that fills them is waited for so many seconds, else LeaseHeld.
+    The rows are those that are there when it begins. Holds the lease of the fragments of their clips, and of the clips
+    in the same kept chunks: a job that fills them is waited for so many seconds, else LeaseHeld.
     """
     kept = [entry for name in journal.names(store.place) if (entry := journal.entry(store.place, name))]
-    waiting = [r.clip_id for entry in kept for r in entry.rejected if which.has(r)]
-    clip_ids = {*rows(store, which)["clip_id"].to_pylist(), *waiting}
-    resources = ["quarantine", *(f"fragment:{fragment}" for fragment in _fragments(store, sorted(clip_ids)))]
+    kept = [entry for entry in kept if any(which.has(one) for one in entry.rejected)]
+    waiting = [one for entry in kept for one in entry.rejected if which.has(one)]
+    listed = rows(store, which)
+    keys = frozenset([*listed["key"].to_pylist(), *(one.key for one in waiting)])
+    clip_ids = {*listed["clip_id"].to_pylist(), *(one.clip_id for one in waiting)}
+    fragments = _fragments(store, sorted(clip_ids), [entry.row_ids for entry in kept])
+    resources = ["quarantine", *(f"fragment:{fragment}" for fragment in fragments)]
     with lance_errors("releasing clips"), Lease(store.place, resources, "releasing clips", wait, told) as lease:
-        keys = set(rows(store, which)["key"].to_pylist())
         lease.check()
-        for name in journal.names(store.place):
-            keys |= _release_kept(store, name, which)
-        store.table("quarantine").delete(which.where or "true")
-    return len(keys)
+        gone = redact(store.place, [entry.name for entry in kept], leaves=lambda one: one.key in keys)
+        there = keys.intersection(rows(store, which)["key"].to_pylist())
+        for some in (sorted(there)[first : first + 500] for first in range(0, len(there), 500)):
+            lease.check()
+            store.table("quarantine").delete("key IN (" + ", ".join(f"'{_escaped(key)}'" for key in some) + ")")
+    return len(there.union(one.key for one in gone))
 
 
-def _release_kept(store: Store, name: str, which: Which) -> set[str]:
-    """Take rejections out of a chunk in the journal; returns the keys of the rows they would have become."""
-    entry = journal.entry(store.place, name)
-    released = {r.key for r in entry.rejected if which.has(r)} if entry else set()
-    if entry and released:
-        left = [asdict(r) for r in entry.rejected if not which.has(r)]
-        table = journal.read(store.place, name).replace_schema_metadata({b"rejected": json.dumps(left).encode()})
-        journal.write(store.place, name, table)
-    return released
-
-
-def _fragments(store: Store, clip_ids: Sequence[str]) -> list[int]:
-    """The fragments that clips are in."""
-    table = store.table("clips").to_table(columns=["clip_id"], with_row_address=True)
-    chosen = table.filter(pc.is_in(table["clip_id"], value_set=pa.array(clip_ids, pa.string())))
-    return np.unique(chosen["_rowaddr"].to_numpy() >> np.uint64(32)).astype(int).tolist()
+def _fragments(store: Store, clip_ids: Sequence[str], row_ids: Sequence[np.ndarray]) -> list[int]:
+    """The fragments that clips are in, known by their ids or by stable row ids."""
+    table = store.table("clips").to_table(columns=["clip_id"], with_row_id=True, with_row_address=True)
+    known = pa.array(np.concatenate([np.empty(0, np.uint64), *row_ids]), pa.uint64())
+    chosen = pc.or_(
+        pc.is_in(table["clip_id"], value_set=pa.array(clip_ids, pa.string())),
+        pc.is_in(table["_rowid"], value_set=known),
+    )
+    addresses = table["_rowaddr"].to_numpy()[chosen.to_numpy()]
+    return np.unique(addresses >> np.uint64(32)).astype(int).tolist()
 
 
 def _escaped(text: str) -> str:

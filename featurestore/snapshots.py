@@ -18,7 +18,7 @@ import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import lance
@@ -81,6 +81,11 @@ class Snapshot:
         for key in constituents:
             usable &= self.had(key)
         return self.row_ids[usable]
+
+    def policy(self, judged: date) -> Policy:
+        """The policy that chose its clips, judged on a day."""
+        was = self.selection["policy"]
+        return Policy(was["require_consent"], tuple(was["licences"]), judged)
 
     def describe(self) -> dict[str, Any]:
         """What to record of it, for a run and for a person."""

@@ -6,10 +6,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import fs
 
+from featurestore import artifacts, journal
 from featurestore.checks import Finding, columns
 from featurestore.leases import STORE, Lease
+from featurestore.redaction import redact
 from featurestore.schema import columns_of
 from featurestore.store import Store, lance_errors
 
@@ -38,17 +42,28 @@ def stale_clips(store: Store) -> list[str]:
 def reset(
     store: Store, clip_ids: Sequence[str], wait: float = 0.0, told: Callable[[str], None] = lambda line: None
 ) -> int:
-    """Take away all values of clips, candidates too, so that the next fill makes them anew. Returns how many clips.
+    """Take away all values of clips, so that the next fill makes them anew. Returns how many clips.
 
-    Raises LeaseHeld, after `wait` seconds, where another job is at work.
+    Candidates go too, what waits in the journal, and the clips' rows of quarantine: another file may be a good one. May
+    be killed and run again. Raises LeaseHeld, after `wait` seconds, where another job is at work.
     """
     with lance_errors("resetting clips"), Lease(store.place, [STORE], "resetting clips", wait, told) as lease:
         dataset = store.table("clips")
         names = {f.name: "NULL" for column, c in columns(dataset.schema.names) for f in columns_of(c, column)}
+        theirs = frozenset(clip_ids)
+        row_ids = pa.array(artifacts.row_ids_of(store, clip_ids), pa.uint64())
+        lease.check()
+        redact(
+            store.place,
+            journal.names(store.place),
+            leaves=lambda one: one.clip_id in theirs,
+            stays=lambda found: pc.invert(pc.is_in(found, value_set=row_ids)),
+        )
         done = 0
         for first in range(0, len(clip_ids), 500):
             chosen = ", ".join("'" + one.replace("'", "''") + "'" for one in clip_ids[first : first + 500])
             lease.check()
+            store.table("quarantine").delete(f"clip_id IN ({chosen})")
             done += store.table("clips").update(names, where=f"clip_id IN ({chosen})")["num_rows_updated"]
         return done
 

@@ -35,14 +35,20 @@ if TYPE_CHECKING:
 FRAGMENT_CLIPS = 512
 """Clips in a fragment: the unit of lease, of writing and of commit."""
 
+_NEW = -1
+
 
 @dataclass(frozen=True)
 class Registration:
-    """Counts of one registration: clips that are new, that were known before, and that were forgotten."""
+    """Counts of one registration: clips that are new, that were known before, and that were forgotten.
+
+    changed: of the known ones, those whose licence or consent is another now.
+    """
 
     new: int
     known: int
     refused: int = 0
+    changed: int = 0
 
 
 class Store:
@@ -106,16 +112,27 @@ class Store:
 
     # -- registering ---------------------------------------------------------------------------------------------
 
-    def register(self, clips: Iterable[Clip], progress: Callable[[int], None] | None = None) -> Registration:
-        """Write a row for each clip that is not known yet; `progress` is called with the clips seen so far.
+    def register(
+        self,
+        clips: Iterable[Clip],
+        progress: Callable[[int], None] | None = None,
+        wait: float = 0.0,
+        told: Callable[[str], None] = lambda line: None,
+    ) -> Registration:
+        """Write a row for each clip that is not known yet, and the licence and consent of known ones where the source
+        says another now (see `rights`); `progress` is called with the clips seen so far.
 
         Idempotent, and the same clip twice in `clips` is one clip. Clips that were forgotten, and clips of speakers
-        who were, are refused. Holds the lease `register`.
+        who were, are refused. Holds the lease `register`, and the leases of fragments with a changed clip. Raises
+        LeaseHeld after `wait` seconds; what is registered by then stays.
         """
+        from featurestore import rights
+
         seen = new = refused = 0
-        with Lease(self.place, ["register"], "registering clips") as lease:
+        with Lease(self.place, ["register"], "registering clips", wait, told) as lease:
             is_forgotten = Forgotten.of(self.place).clips()
-            known = set(self.table("clips").to_table(columns=["clip_id"])["clip_id"].to_pylist())
+            known, before = rights.known(self)
+            changed: dict[str, rights.Rights] = {}
 
             def unknown() -> Iterator[Clip]:
                 nonlocal seen, refused
@@ -125,16 +142,22 @@ class Store:
                         progress(seen)
                     if is_forgotten(clip.clip_id):
                         refused += 1
-                    elif clip.clip_id not in known:
-                        known.add(clip.clip_id)
+                        continue
+                    number = known.get(clip.clip_id)
+                    if number is None:
+                        known[clip.clip_id] = _NEW
                         yield clip
+                    elif number != _NEW and (now := rights.after(before[number], clip)) != before[number]:
+                        changed[clip.clip_id] = now
 
             fresh = unknown()
             while batch := list(islice(fresh, 16 * FRAGMENT_CLIPS)):
                 lease.check()
                 self.place.write_table("clips", clip_rows(batch), mode="append", max_rows_per_file=FRAGMENT_CLIPS)
                 new += len(batch)
-        return Registration(new, seen - new - refused, refused)
+            if changed:
+                rights.write(self, changed, wait, told)
+        return Registration(new, seen - new - refused, refused, len(changed))
 
     def ensure_columns(self, columns: Mapping[str, str]) -> None:
         """Add columns that the table has not had before; only metadata is written. Needs the lease `columns`.

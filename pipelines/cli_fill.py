@@ -143,6 +143,7 @@ def extract(source: Source, root: Root, choices: Choices, one_video_per_speaker:
     Each clip is opened and decoded once. Stopped or killed, the same command goes on where it was. Exit code 1 where it
     was stopped before the end.
     """
+    from featurestore.compaction import compact_small
     from featurestore.store import Store as FeatureStore
     from pipelines.sources import read
 
@@ -153,11 +154,15 @@ def extract(source: Source, root: Root, choices: Choices, one_video_per_speaker:
         return
     opened = FeatureStore.open_or_create(choices.store)
     with bar("registering", "clips") as progress:
-        registered = opened.register(clips, lambda seen: progress(seen, None))
+        registered = opened.register(clips, lambda seen: progress(seen, None), choices.wait, say)
     say(f"registered {registered.new:,} new clips; {registered.known:,} were known")
     if registered.refused:
         say(f"refused: {registered.refused:,} clips of people who were forgotten")
-    _fill(opened, choices, names, {"registered": registered.new, "refused": registered.refused})
+    if registered.changed:
+        say(f"{registered.changed:,} clips have another licence or consent now")
+    compact_small(opened)
+    counts = {"registered": registered.new, "changed": registered.changed, "refused": registered.refused}
+    _fill(opened, choices, names, counts)
 
 
 @_chosen

@@ -1,9 +1,14 @@
 """Where training meets the store: the only module of this room that imports Lance."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 from featurestore.conditioning import Layout, Loader
+from featurestore.errors import VoxportraitError
+
+_EVER = -1
+"""Before the first erasure."""
 
 
 def loader_for(store_uri: str, layout: Layout, batch_size: int, seed: int = 0, **options: Any) -> Loader:
@@ -14,6 +19,23 @@ def loader_for(store_uri: str, layout: Layout, batch_size: int, seed: int = 0, *
     import featurestore
 
     return featurestore.open(store_uri).batches(layout, batch_size=batch_size, seed=seed, **options)
+
+
+def check_run(run: Path, loader: Loader) -> None:
+    """Say that clips which this run was trained on were forgotten since, where the loader has a store.
+
+    Raises VoxportraitError; with a snapshot, whose places stay empty, the run goes on and a warning says it.
+    """
+    if (store := getattr(loader, "store", None)) is None:
+        return
+    from featurestore import artifacts, erasure
+
+    try:
+        erasure.check(store, _EVER, f"the run {run}", artifacts.made_from(store, "checkpoint", run))
+    except VoxportraitError as gone:
+        if not loader.snapshot.name:  # type: ignore[attr-defined]
+            raise
+        warnings.warn(str(gone), stacklevel=2)
 
 
 def note_run(run: Path, loader: Loader) -> None:

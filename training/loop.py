@@ -22,7 +22,7 @@ from featurestore.conditioning import LAYOUTS, Batch, Layout, Loader
 from featurestore.conditioning import system as system_named
 from featurestore.errors import VoxportraitError
 from training.checkpoint import latest_checkpoint, read_checkpoint, restore, write_checkpoint
-from training.data import note_run
+from training.data import check_run, note_run
 from training.metrics import Metrics, read_metrics
 from training.presets import StagePreset, cascade_of, stage_preset
 from training.run import describe_run, open_run_directory
@@ -61,6 +61,7 @@ def train(
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     layout = chosen.layout(layout)
     about = describe_run(chosen, unet, preset, settings, layout, seed, steps, loader)
+    check_run(run, loader)
     open_run_directory(run, about)
     note_run(run, loader)
     torch.manual_seed(seed)

@@ -15,6 +15,9 @@ from training.presets import StagePreset, cascade_of
 _IDENTITY = ("system", "unet", "preset", "settings", "layout", "seed", "batch_size", "data")
 """What must be the same for a run to go on; steps and code may differ."""
 
+_ASIDE = ("erasure_epoch", "held_out")
+"""Of `data`, what the forgetting of others changes."""
+
 
 def describe_run(
     system: System, unet: int, preset: str, settings: StagePreset, layout: Layout, seed: int, steps: int, loader: Loader
@@ -47,15 +50,19 @@ def open_run_directory(run: Path, about: dict[str, Any]):
     if config.exists():
         before = json.loads(config.read_text())
         for key in _IDENTITY:
-            if before.get(key) != about[key]:
+            was, now = _decisive(before.get(key)), _decisive(about[key])
+            if was != now:
                 raise UsageError(
-                    f"{run} holds another run: {_difference(key, before.get(key), about[key])}; "
-                    "take another directory or remove it"
+                    f"{run} holds another run: {_difference(key, was, now)}; take another directory or remove it"
                 )
     elif run.exists() and any(run.iterdir()):
         raise UsageError(f"{run} is not empty and not a run: take another directory")
     run.mkdir(parents=True, exist_ok=True)
     config.write_text(json.dumps(about, indent=1))
+
+
+def _decisive(part: Any) -> Any:
+    return {name: value for name, value in part.items() if name not in _ASIDE} if isinstance(part, dict) else part
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

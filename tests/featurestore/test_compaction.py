@@ -153,6 +153,13 @@ def test_small_registrations_are_merged_before_a_fill(tmp_path):
     np.testing.assert_array_equal(decode(table["ecapa"], (192,), "float16"), made)
 
 
+def test_small_registrations_stay_as_they_are_while_somebody_is_at_work(tmp_path):
+    store = scattered(tmp_path / "store", compaction.SCATTERED, 1)
+    with Lease(store.place, ["fragment:0"], "filling"):
+        assert compaction.compact_small(store) == 0
+    assert compaction.compact_small(store) == compaction.SCATTERED - 1
+
+
 DIE = """
 import os, sys
 from featurestore import compaction

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
@@ -174,3 +175,36 @@ def test_a_loader_does_not_go_on_with_values_of_another_maker(filled):
     compaction.compact(filled)
     with pytest.raises(VoxportraitError, match=r"ecapa of \d+ clips of what was opened"):
         list(loader.batches(0))
+
+
+def test_the_policy_of_a_snapshot_is_judged_again_when_it_is_read(tmp_path):
+    store, end = Store.open_or_create(str(tmp_path / "store")), date(2100, 1, 1)
+    clips = [replace(clip(n), consent="yes", consent_until=end if n == 7 else None) for n in range(60)]
+    store.register(clips)
+    fill(store, [want("ecapa"), want("face_128")])
+    snapshots.take(store, "consented", Policy(require_consent=True))
+
+    def places(judged: date) -> dict[int, str]:
+        loader = Loader(store, LAYOUT, 6, snapshot="consented", policy=Policy(judged=judged))
+        return {int(p): i for b in loader.batches(0) for p, i in zip(b.positions, b.clip_ids, strict=True)}
+
+    whole = places(end)
+    assert clip(7).clip_id in whole.values()
+    assert places(end + timedelta(1)) == {p: i for p, i in whole.items() if i != clip(7).clip_id}
+    store.register([replace(clips[8], consent="withdrawn")])
+    assert places(end) == {p: i for p, i in whole.items() if i != clip(8).clip_id}
+
+
+def test_a_loader_that_goes_on_at_the_newest_version_refuses_who_withdrew_meanwhile(tmp_path):
+    store = Store.open_or_create(str(tmp_path / "store"))
+    clips = [replace(clip(n), consent="yes") for n in range(60)]
+    store.register(clips)
+    fill(store, [want("ecapa"), want("face_128")])
+    loader = Loader(store, LAYOUT, 6, policy=Policy(require_consent=True))
+    store.register([replace(clips[8], consent="withdrawn")])
+    store.table("clips").delete(f"clip_id = '{clip(10).clip_id}'")
+    compaction.compact(store)
+    forget(store, (9,))
+    seen = {i for batch in loader.batches(0) for i in batch.clip_ids}
+    assert clip(7).clip_id in seen
+    assert clip(8).clip_id not in seen

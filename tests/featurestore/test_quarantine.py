@@ -74,6 +74,24 @@ def test_clips_that_a_job_is_at_are_not_released_under_it(barred):
     assert release(barred, Which()) == 2
 
 
+def test_what_comes_in_while_a_release_waits_stays(barred):
+    other, held = clip(281), Lease(barred.place, ["fragment:0"], "filling")
+    rejected = journal.Rejected(other.clip_id, "media", "decoder", "truncated", "new")
+    table, _ = journal.chunk_table([281], ["ecapa"], [{}], {"ecapa": 0}, [rejected])
+    held.acquire()
+
+    def meanwhile(line: str) -> None:
+        barred.insert(
+            "quarantine", [journal.Rejected(other.clip_id, "media", "decoder", "truncated", "new").row("job")]
+        )
+        journal.write(barred.place, "another-job", table)
+        held.release()
+
+    assert release(barred, Which(reason="truncated"), wait=60, told=meanwhile) == 2
+    assert [row["clip_id"] for row in rows(barred, Which(reason="truncated")).to_pylist()] == [other.clip_id]
+    assert journal.rejections(journal.read(barred.place, "another-job"))
+
+
 def test_the_list_counts_what_it_shows_and_is_what_quarantine_says_alone(barred):
     listed = json.loads(run("list", "--store", barred.uri, "--json"))
     assert listed == json.loads(run("--store", barred.uri, "--json"))
