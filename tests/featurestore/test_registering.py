@@ -11,6 +11,7 @@ from featurestore.leases import Lease, LeaseHeld
 from featurestore.policy import Policy
 from featurestore.queries import digest
 from featurestore.store import Registration, Store
+from pipelines import cli_fill, sources
 from tests.featurestore.conftest import clip, fill, want
 
 RIGHTS = ["licence", "consent", "consent_until"]
@@ -85,3 +86,16 @@ def test_a_clip_that_a_job_is_at_keeps_its_consent_until_the_job_is_done(consent
         assert consented.register([replace(clip(3), consent="withdrawn")]).changed == 1
     assert consented.register([withdrawn]).changed == 1
     assert rights(consented, 30)[1] == "withdrawn"
+
+
+def test_extract_says_how_many_clips_changed_and_merges_small_registrations(tmp_path, monkeypatch, capsys):
+    store = Store.open_or_create(str(tmp_path / "store"))
+    for n in range(20):
+        store.register([replace(clip(n), consent="yes")])
+    monkeypatch.setattr(sources, "read", lambda *said: [replace(clip(n), consent="no") for n in range(3)])
+    monkeypatch.setattr(cli_fill, "_fill", lambda opened, choices, names, known: counts.update(known))
+    counts: dict[str, int] = {}
+    cli_fill.extract(source="folder", root=tmp_path, one_video_per_speaker=False, store=store.uri)
+    assert counts == {"registered": 0, "changed": 3, "refused": 0}
+    assert "3 clips have another licence or consent now" in capsys.readouterr().err
+    assert len(store.table("clips").get_fragments()) == 1
