@@ -164,6 +164,9 @@ def fill(
     summary.wall, summary.stopped = schedule.wall, schedule.stopped
     summary.left_out = able.left_out | schedule.left_out
     try:
+        if journal.pending(store.place) and not schedule.stopped:
+            with lance_errors("clearing the journal"):
+                _clear(store, plan(store, wants, policy, claimed(store)).leftover)
         tidy(store)
     except VoxportraitError as error:
         told(f"the job is done, but {error}")
