@@ -175,7 +175,7 @@ def _faults(entry: Constituent, made: pa.Table, known: dict[int, str]) -> Iterat
         bad[valid] = ~_finite(made[field.name].filter(pa.array(valid)).combine_chunks(), dtype)
         checks.append((f"have NaN or infinite values in {field.name}", bad))
     if entry.kind == "picture":
-        checks += _bad_pictures(made[entry.key])
+        checks += _bad_pictures(made[entry.key], PICTURE if entry.key == "face" else None)
     if entry.key in ATTRIBUTES:
         is_known = pc.is_in(made[entry.key], value_set=pa.array(ATTRIBUTES[entry.key])).to_numpy()
         checks.append(("have a label that is not in the vocabulary", has_value & ~is_known))
@@ -198,7 +198,8 @@ def _finite(column: pa.Array, dtype: str) -> np.ndarray:
     return np.ones(len(column), bool)
 
 
-def _bad_pictures(column: pa.ChunkedArray) -> list[tuple[str, np.ndarray]]:
+def _bad_pictures(column: pa.ChunkedArray, size: tuple[int, int] | None) -> list[tuple[str, np.ndarray]]:
+    """Which pictures cannot be decoded, and which are not of their size, where they have one."""
     broken, odd = np.zeros(len(column), bool), np.zeros(len(column), bool)
     for i, data in enumerate(column.to_pylist()):
         if data is None:
@@ -206,11 +207,13 @@ def _bad_pictures(column: pa.ChunkedArray) -> list[tuple[str, np.ndarray]]:
         try:
             with Image.open(io.BytesIO(data)) as picture:
                 picture.load()
-                odd[i] = picture.size != PICTURE
+                odd[i] = picture.size != (size or picture.size)
         except (OSError, SyntaxError, ValueError):
             broken[i] = True
-    size = f"{PICTURE[0]} x {PICTURE[1]}"
-    return [("have a picture that cannot be decoded", broken), (f"have a picture that is not {size}", odd)]
+    return [
+        ("have a picture that cannot be decoded", broken),
+        (f"have a picture that is not {PICTURE[0]} x {PICTURE[1]}", odd),
+    ]
 
 
 def quarantine(store: Store) -> Iterator[Finding]:
@@ -251,7 +254,13 @@ def files(store: Store) -> Iterator[Finding]:
         yield Finding("journal", journal.FOLDER, what, "run the fill again: it makes them anew")
     if waiting := len(chunks) - len(damaged):
         what = f"{waiting} finished chunks wait: a job was stopped"
-        yield Finding("journal", journal.FOLDER, what, "run the fill again: it takes them up")
+        yield Finding(
+            "journal",
+            journal.FOLDER,
+            what,
+            "run the fill again: it takes them up; or, if its models are gone: voxportrait store compact "
+            "--discard-journal",
+        )
     compact = "voxportrait store compact removes them"
     if partial := [f.base_name for f in store.place.list(journal.FOLDER) if f.base_name.startswith(".")]:
         yield Finding("journal", journal.FOLDER, f"{len(partial)} half-written files", compact)

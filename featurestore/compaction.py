@@ -55,16 +55,20 @@ def compact(
     wait: float = 0.0,
     told: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
+    discard_journal: bool = False,
 ) -> Compacted:
     """Merge small fragments into ones of 512 clips and more, and remove what nothing needs any more.
 
     Deleted rows leave the files, indices are brought up to date, every version but the newest goes: a query that is
-    under way may have to be asked again. The journal stays as it is. wait: seconds to wait for who is at work in the
-    store, else LeaseHeld; progress: called with the merges done and to do.
+    under way may have to be asked again. The journal stays as it is, unless `discard_journal`: then what stopped jobs
+    had finished and not committed is lost. wait: seconds to wait for who is at work in the store, else LeaseHeld;
+    progress: called with the merges done and to do.
     """
     with lance_errors("compacting"), Lease(store.place, [STORE], "compacting", wait, told) as lease:
         before, size = len(store.table("clips").get_fragments()), _size(store)
         journal.sweep(store.place)
+        if discard_journal:
+            journal.remove(store.place, journal.names(store.place))
         _merge(store, lease, (), progress)
         optimize_indices(store)
         reach("compaction")

@@ -228,6 +228,8 @@ def _prepare(
 
 def _clear(store: Store, leftover: Mapping[str, frozenset[int]]) -> None:
     """Remove what a job that was killed after its commit left in the journal, unless another is at work there."""
+    if not leftover:
+        return
     resources = [f"fragment:{fragment}" for fragment in sorted(frozenset[int]().union(*leftover.values()))]
     with suppress(LeaseHeld), Lease(store.place, resources, "clearing the journal"):
         journal.remove(store.place, leftover)

@@ -137,10 +137,17 @@ def discard(
         say(f"{candidate} is gone, {clips:,} clips had it; voxportrait store compact frees its bytes")
 
 
-def compact(store: Store, wait: Wait = 0, as_json: Json = False) -> None:
+def compact(
+    store: Store,
+    wait: Wait = 0,
+    discard_journal: Annotated[
+        bool, typer.Option("--discard-journal", help="Also remove what stopped jobs finished and did not commit.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Merge small fragments, and remove old versions and files that nothing needs any more.
 
-    Snapshots and the journal stay as they are. A query under way at the same time may have to be asked again.
+    Snapshots stay as they are. A query under way at the same time may have to be asked again.
     """
     from dataclasses import asdict
 
@@ -148,7 +155,7 @@ def compact(store: Store, wait: Wait = 0, as_json: Json = False) -> None:
     from featurestore import compaction
 
     with bar("compacting", "merges") as progress:
-        done = compaction.compact(featurestore.open(store), wait, say, progress)
+        done = compaction.compact(featurestore.open(store), wait, say, progress, discard_journal)
     if as_json:
         print_json(asdict(done))
         return

@@ -189,3 +189,12 @@ def test_a_killed_compaction_loses_nothing_and_a_rerun_finishes(tmp_path, point)
     assert (digest(store), row_ids(store)) == (content, ids)
     assert len(sizes(store)) == 1
     assert all(compaction.orphans(store, name) == [] for name in ("clips", "makers", "quarantine"))
+
+
+def test_a_journal_that_no_job_will_use_is_discarded_on_request(tmp_path):
+    store = scattered(tmp_path / "store")
+    fill(store, WANTS, only=2)
+    compaction.compact(store)
+    assert journal.pending(store.place) == 2
+    compaction.compact(store, discard_journal=True)
+    assert journal.pending(store.place) == 0

@@ -104,11 +104,12 @@ def test_the_drift_of_vectors_is_their_cosine_and_what_they_tell_of_speakers(sto
     fill(store, "ecapa", 1, noise=0.1)
     seen = promotion.drift(store, "ecapa")
     assert (seen.clips, seen.probed, seen.lost, seen.gained, seen.against) == (300, 300, 0, 0, ())
-    assert 0.99 < seen.measures["cosine"] < 1
-    assert seen.measures["speakers_with_pairs"] == seen.measures["same_pairs"] == 150
-    assert seen.measures["different_pairs"] == 300 * 299 // 2 - 150
-    assert 0 < seen.measures["eer_live"] < 0.1
-    assert abs(seen.measures["eer_candidate"] - seen.measures["eer_live"]) < 0.01
+    measures = {name: value for name, value in seen.measures.items() if value is not None}
+    assert 0.99 < measures["cosine"] < 1
+    assert measures["speakers_with_pairs"] == measures["same_pairs"] == 150
+    assert measures["different_pairs"] == 300 * 299 // 2 - 150
+    assert 0 < measures["eer_live"] < 0.1
+    assert abs(measures["eer_candidate"] - measures["eer_live"]) < 0.01
 
 
 def test_the_equal_error_rate_of_scores_that_are_known():

@@ -193,7 +193,7 @@ def test_what_killed_processes_left_is_named(store):
         ("orphan files", "clips"),
         ("unknown files", "notes.txt"),
     ]
-    told = []
+    told: list[str] = []
     with Lease(store.place, ["fragment:0"], "filling"):
         assert verify(store, told=told.append) == []
     assert "in use by" in told[0]
