@@ -171,8 +171,9 @@ def _compact_table(store: Store, name: str) -> None:
     """Merge the fragments of a small table; one that another process writes to right now stays as it is."""
     try:
         store.table(name).optimize.compact_files()
-    except CommitConflictError:
-        return
+    except (CommitConflictError, OSError) as error:  # Lance says a conflict in either way
+        if "conflict" not in str(error):
+            raise
 
 
 def _clean(store: Store, older_than: timedelta) -> int:
