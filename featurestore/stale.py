@@ -19,7 +19,7 @@ from featurestore.store import Store, lance_errors
 
 State = Literal["same", "another", "missing", "unreadable"]
 
-TODO = "put the file back, or make its values anew: voxportrait store reset --stale, then fill again"
+REMEDY = "put the file back, or make its values anew: voxportrait store reset --stale, then fill again"
 
 
 def count(store: Store) -> int:
@@ -31,7 +31,7 @@ def count(store: Store) -> int:
 def look(store: Store) -> Iterator[Finding | None]:
     """For each clip with a recorded hash what is wrong with its source, or None."""
     for clip_id, state, what in _sources(store):
-        yield Finding("sources", clip_id, what, TODO) if state != "same" else None
+        yield Finding("sources", clip_id, what, REMEDY) if state != "same" else None
 
 
 def stale_clips(store: Store) -> list[str]:
