@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -67,7 +68,10 @@ def test_a_run_is_noted_with_the_clips_it_trains_on(store, tmp_path):
 
 def test_a_loader_without_a_store_notes_nothing(tmp_path):
     target = np.zeros((2, 128, 128, 3), np.uint8)
-    note_run(tmp_path / "run", MemoryLoader(["a/b/c/d", "a/b/c/e"], {}, target, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        note_run(tmp_path / "run", MemoryLoader(["a/b/c/d", "a/b/c/e"], {}, target, 1))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_that_is_gone_is_a_warning(small, tmp_path):

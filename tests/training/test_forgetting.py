@@ -39,6 +39,7 @@ def test_forgetting_others_does_not_stop_a_run(filled, tmp_path):
     begin(filled, tmp_path / "run")
     erasure.forget(filled, clips=OTHERS)
     begin(filled, tmp_path / "run")
+    assert artifacts.checkpoints(filled) == {}
 
 
 def test_a_run_on_who_was_forgotten_is_refused_in_one_line(filled, tmp_path):
