@@ -219,19 +219,32 @@ def _show_estimate(choices: Choices, names: list[str], clips: Iterable[Clip]) ->
         say("nothing to fill")
         return
     rows: list[tuple[Any, ...]] = [
-        (key, cost["missing"], f"{cost['seconds']:.3f}", round(cost["bytes"]), f"{cost['missing'] * cost['bytes']:.3g}")
+        (key, cost["missing"], f"{cost['seconds']:.3f}", round(cost["bytes"]), _size(cost["missing"] * cost["bytes"]))
         for key, cost in found["constituents"].items()
     ]
     rows += [(part, None, f"{seconds:.3f}", None, None) for part, seconds in found["shared"].items()]
     print_table(("constituent", "clips", "seconds a clip", "bytes a clip", "bytes in all"), rows)
     say(
-        f"{found['clips']:,} clips, {found['seconds']:.2f} s each: {found['hours']:.3g} hours on the "
-        f"{found['workers']} workers that fit here ({found['worker_hours']:.3g} worker-hours, "
-        f"{found['gpu_hours']:.3g} GPU-hours), {found['bytes'] / 1e9:.3g} GB to store. "
+        f"{found['clips']:,} clips, {found['seconds']:.2f} s each: {_time(found['hours'])} on the "
+        f"{found['workers']} workers that fit here ({_time(found['worker_hours'])} of work, "
+        f"{_time(found['gpu_hours'])} on GPUs), {_size(found['bytes'])} to store. "
         f"Measured on {found['measured']} clips."
     )
     for reason, number in found["rejected"].items():
         say(f"of these would go to quarantine: {number:,} x {reason}")
+
+
+def _size(count: float) -> str:
+    """Bytes for a person."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def _time(hours: float) -> str:
+    """A time for a person."""
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
 
 
 def _fill(store: Any, choices: Choices, names: list[str], known: dict[str, Any]) -> None:
