@@ -1,6 +1,5 @@
 """A home for DeepFace and retina-face: they run on PyTorch, and read weights from our folders and from nowhere else."""
 
-import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 from featurestore.errors import VoxportraitError
 from pipelines import weights
 from pipelines.environment import environment
+from pipelines.faults import fault_of
 
 ENGINE = {"DEEPFACE_BACKEND_ENGINE": "pytorch"}
 
@@ -18,7 +18,8 @@ def deepface_home(model: str) -> Iterator[None]:
     """Within it, the libraries find the files of `model` (a name in `weights.MODELS`) where they look for their own.
 
     `DEEPFACE_HOME` is a folder of links, of this process alone. Both libraries read weights with
-    `torch.load(weights_only=True)`. Raises VoxportraitError if the weights are not there or are not the model's.
+    `torch.load(weights_only=True)`. Raises VoxportraitError if the weights are not there or are not the model's:
+    that reader raises errors of many kinds for damaged bytes. Faults of the machine are raised as they are.
     """
     folder = weights.ensure(model).resolve()
     with tempfile.TemporaryDirectory(prefix="deepface-") as home:
@@ -29,7 +30,9 @@ def deepface_home(model: str) -> Iterator[None]:
         try:
             with environment(**ENGINE, DEEPFACE_HOME=home):
                 yield
-        except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:
+            if isinstance(error, VoxportraitError) or fault_of(error):
+                raise
             raise VoxportraitError(
                 f"model {model}: the weights in {folder} cannot be loaded ({type(error.__cause__ or error).__name__}). "
                 f"Replace them by: voxportrait models fetch {model}"

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from featurestore.errors import VoxportraitError
 from pipelines.environment import environment
+from pipelines.faults import fault_of
 
 _FORCED = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
 
@@ -17,15 +18,20 @@ Named = Callable | tuple[Callable, str]
 def weights_only(model: str, *classes: Named) -> Iterator[None]:
     """Within it `torch.load` makes tensors, plain data and `classes` alone, whatever a library asks of it.
 
-    Raises VoxportraitError for a checkpoint of `model` that holds anything else.
+    Raises VoxportraitError for a checkpoint of `model` that holds anything else or is damaged: that reader raises
+    errors of many kinds. Faults of the machine are raised as they are.
     """
     import torch
 
     try:
         with environment(**_FORCED), torch.serialization.safe_globals(list(classes)):
             yield
-    except pickle.UnpicklingError as error:
-        raise refused(model, "a checkpoint holds more than weights: it is damaged, or would run code") from error
+    except Exception as error:
+        if isinstance(error, VoxportraitError) or fault_of(error):
+            raise
+        if isinstance(error, pickle.UnpicklingError):
+            raise refused(model, "a checkpoint holds more than weights: it is damaged, or would run code") from error
+        raise refused(model, f"its files cannot be loaded ({type(error).__name__}: {error})") from error
 
 
 def refused(model: str, reason: str) -> VoxportraitError:
