@@ -25,10 +25,11 @@ from featurestore.conditioning import SYSTEMS
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.loader import Loader
 from featurestore.store import Store
+from featurestore.store_records import StoreRecords
 from featurestore.version import code_version
 
 if TYPE_CHECKING:
-    from featurestore.conditioning import Batch
+    from featurestore.records import Batch
     from training.sampling import Portraitist
 
 INDEX = "index.json"
@@ -83,15 +84,16 @@ def draw_portraits(
     Returns the drawings, scale by scale, speakers in order.
     Raises VoxportraitError where no clip can be drawn, or where the store's inputs are not those of the training.
     """
-    loader = Loader(store, portraitist.layout, batch_size, split=split)
-    common = _describe(portraitist, loader, sampler, steps)
-    first = _first_of_each_speaker(loader)
+    missing = portraitist.about[0]["data"].get("missing", "zero")
+    records = StoreRecords(store, portraitist.layout, missing=missing, split=split)
+    common = _describe(portraitist, records, sampler, steps)
+    first = _first_of_each_speaker(records)
     rows = np.array(list(first.values()))
     drawings: dict[float, list[Drawing]] = {float(scale): [] for scale in scales}
     folders = {scale: Path(out) / common["system"] / f"scale-{scale:g}" for scale in drawings}
     artifacts.note(store, "picture", _files(folders.values(), first))
     total, done = len(rows) * len(drawings), 0
-    for batch in loader.in_order(rows):
+    for batch in Loader(records, batch_size, remainder="keep").in_order(rows):
         inputs = _inputs(portraitist, batch, common["absent"])
         for scale, so_far in drawings.items():
             wanted = [
@@ -138,15 +140,17 @@ def read_picture(path: Path) -> np.ndarray:
         raise VoxportraitError(f"{path} cannot be read ({error}): draw the portraits again") from None
 
 
-def _describe(portraitist: "Portraitist", loader: Loader, sampler: str | None, steps: int | None) -> dict[str, Any]:
+def _describe(
+    portraitist: "Portraitist", records: StoreRecords, sampler: str | None, steps: int | None
+) -> dict[str, Any]:
     """What all pictures of a call have in common. Raises where the inputs have other makers than in training."""
-    trained_on, here = portraitist.about[0]["data"], loader.describe()
+    trained_on, here = portraitist.about[0]["data"], records.describe()
     absent = sorted({*trained_on.get("absent", ()), *here["absent"]})
     for key, makers in here["makers"].items():
         known = trained_on.get("makers", {}).get(key)
         if known and key not in absent and not set(makers) <= set(known):
             raise VoxportraitError(
-                f"{key} in {loader.store.place.shown} was made otherwise than what this model was trained on: "
+                f"{key} in {records.store.place.shown} was made otherwise than what this model was trained on: "
                 "train it again"
             )
     stages = portraitist.stages
@@ -218,11 +222,11 @@ def _weights_digest(tensors: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _first_of_each_speaker(loader: Loader) -> dict[str, int]:
-    """The loader's first clip of each speaker, by clip id, and its row; sorted by clip id."""
-    clip_ids = loader.clip_ids(loader.rows)
+def _first_of_each_speaker(records: StoreRecords) -> dict[str, int]:
+    """The first clip of each speaker, by clip id, and its row; sorted by clip id."""
+    clip_ids = records.clip_ids(records.rows)
     first: dict[str, tuple[str, int]] = {}
-    for clip_id, row in sorted(zip(clip_ids, loader.rows.tolist(), strict=True)):
+    for clip_id, row in sorted(zip(clip_ids, records.rows.tolist(), strict=True)):
         first.setdefault(speaker_of(clip_id), (clip_id, row))
     return dict(first.values())
 

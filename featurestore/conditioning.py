@@ -3,26 +3,22 @@
 A layout is data: a list of blocks, a clamp, a dropout; a system is a layout with constituents off.
 
     layout = LAYOUTS["slf"].without("speaker-embeddings")
-    matrix = Assembler(layout, "cuda")(compact)          # (B, 256, 768) float32
+    matrix = Assembler(layout, "cuda")(compact)          # (B, 256, 768) float32: `featurestore.assembly`
 
-Importable without torch, Ray or Lance; only assembling needs torch. Source: the SLF paper, Table 1, and its released
+Importable without torch, Ray or Lance. Source: the SLF paper, Table 1, and its released
 code (layout `slf-released`).
 """
 
 import hashlib
 import json
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from featurestore.catalogue import ATTRIBUTES, constituent
 from featurestore.errors import UsageError, VoxportraitError, choose
-
-if TYPE_CHECKING:
-    import torch
 
 ROWS, COLUMNS = 256, 768
 LANGUAGES = len(ATTRIBUTES["language"])
@@ -228,146 +224,3 @@ def system(name: str) -> System:
 def attribute_code(key: str, label: str | None) -> int:
     """The code of a label of gender, ethnicity or language, -1 where it is None."""
     return -1 if label is None else ATTRIBUTES[key].index(choose(key, label, ATTRIBUTES[key]))
-
-
-def image_guide(face: np.ndarray, size: int = 8) -> np.ndarray:
-    """The guide of a face: (..., H, W, 3) uint8 -> (..., size, size, 3) uint8, the mean over squares, rounded."""
-    *lead, height, width, channels = face.shape
-    squares = face.reshape(*lead, size, height // size, size, width // size, channels)
-    return np.rint(squares.mean((-4, -2), dtype=np.float64)).astype(np.uint8)
-
-
-@dataclass
-class Batch:
-    """What a loader hands over: B clips in compact form.
-
-    positions: (B,) int64, each clip's place in the epoch.
-    compact: constituent -> (B, ...) float16, float32 or uint8 for values; `age` (B,) float32 in years, NaN unknown;
-    `gender`, `ethnicity`, `language` (B,) int64 codes, -1 unknown.
-    target: (B, 128, 128, 3) uint8. guide: (B, 8, 8, 3) uint8.
-    """
-
-    clip_ids: list[str]
-    positions: np.ndarray
-    epoch: int
-    compact: dict[str, np.ndarray]
-    target: np.ndarray
-    guide: np.ndarray
-
-
-class Loader(Protocol):
-    """What training reads from. The same (epoch, start) gives the same batches, every one of them full."""
-
-    batch_size: int
-    batches_per_epoch: int
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from batch number `start` on."""
-        ...
-
-    def validation(self) -> Iterator[Batch]:
-        """Batches of held-out speakers, in a fixed order; perhaps none."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """What the data is (snapshot, makers, untrained inputs): JSON, the same for the same data."""
-        ...
-
-
-def epoch_order(rows: np.ndarray, seed: int, epoch: int, batch_size: int) -> np.ndarray:
-    """Rows shuffled for an epoch, a function of (seed, epoch) alone; fewer rows than a batch are repeated."""
-    order = np.random.default_rng((seed, epoch)).permutation(rows)
-    return np.resize(order, max(len(order), batch_size))
-
-
-def sample_seed(seed: int, epoch: int, position: int, purpose: str) -> int:
-    """A 63-bit seed for one sample: a function of its arguments alone, so that any machine draws the same."""
-    words = np.random.SeedSequence((seed, epoch, position, zlib.crc32(purpose.encode()))).generate_state(1, np.uint64)
-    return int(words[0] >> np.uint64(1))
-
-
-def attribute_dropout(layout: Layout, seed: int, epoch: int, positions: Iterable[int]) -> dict[str, np.ndarray]:
-    """Which values are dropped in training: constituent -> (B,) bool, independent, with the layout's probability."""
-    draws = np.stack(
-        [
-            np.random.default_rng(sample_seed(seed, epoch, int(p), "dropout")).random(len(layout.dropout))
-            for p in positions
-        ]
-    )
-    return {key: draws[:, i] < probability for i, (key, probability) in enumerate(sorted(layout.dropout.items()))}
-
-
-class Assembler:
-    """Makes the matrix on a device by copying rectangles into one buffer that is used again by the next call.
-
-    allow_missing: a constituent that is not in the batch gives zero rows; else it is a VoxportraitError.
-    """
-
-    def __init__(self, layout: Layout, device: "str | torch.device" = "cpu", allow_missing: bool = False):
-        import torch
-
-        self.layout, self.device, self.allow_missing = layout, torch.device(device), allow_missing
-        self._buffer = torch.zeros(0, ROWS, COLUMNS, device=self.device)
-        self._take = {b: torch.tensor(b.take, device=self.device) for b in layout.blocks if b.take}
-        self._codes = {b: torch.tensor(b.codes or range(b.columns), device=self.device) for b in layout.blocks}
-
-    def __call__(
-        self, compact: "Mapping[str, torch.Tensor]", dropped: "Mapping[str, torch.Tensor] | None" = None
-    ) -> "torch.Tensor":
-        """(B, 256, 768) float32 from a compact batch (see `Batch`) on the device; valid until the next call.
-
-        dropped: constituent -> (B,) bool, where its value is to be treated as unknown.
-        """
-        import torch
-
-        missing = [key for key in self.layout.constituents if key not in compact]
-        if missing and not self.allow_missing:
-            raise VoxportraitError(
-                f"the batch lacks {', '.join(missing)}: fill them, leave them out, or allow missing ones"
-            )
-        size = len(next(iter(compact.values())))
-        if size > len(self._buffer):
-            self._buffer = torch.zeros(size, ROWS, COLUMNS, device=self.device)
-        matrix = self._buffer[:size]
-        for block in self.layout.blocks:
-            key = block.constituent
-            if key in self.layout.off or key in missing:
-                self._clear(matrix, block)
-            elif block.encoding == "values":
-                self._copy(matrix, block, compact[key])
-            else:
-                self._encode(matrix, block, compact[key], (dropped or {}).get(key))
-        return matrix
-
-    def _clear(self, matrix: "torch.Tensor", block: Block):
-        matrix[(slice(None), *block.cells)] = 0
-        if block.unknown_column is not None:
-            matrix[:, block.row, block.unknown_column] = 1
-
-    def _copy(self, matrix: "torch.Tensor", block: Block, values: "torch.Tensor"):
-        cells = matrix[(slice(None), *block.cells)]
-        if block.take:
-            values = values.index_select(1, self._take[block])
-        if values.ndim == 2:
-            values = values.unsqueeze(1)
-        if values.shape != cells.shape:
-            want, got = tuple(cells.shape[1:]), tuple(values.shape[1:])
-            raise VoxportraitError(f"block {block.constituent} takes {want} values, the batch has {got}")
-        cells.copy_(values).mul_(block.scale).nan_to_num_(0.0).clamp_(-self.layout.clamp, self.layout.clamp)
-
-    def _encode(self, matrix: "torch.Tensor", block: Block, values: "torch.Tensor", dropped: "torch.Tensor | None"):
-        cells = matrix[(slice(None), *block.cells)]
-        known = ~values.isnan() if block.encoding == "constant" else values >= 0
-        if dropped is not None:
-            known = known & ~dropped
-        if block.encoding == "constant":
-            numbers = (values * block.scale).nan_to_num(0.0).clamp(-self.layout.clamp, self.layout.clamp) * known
-            cells.copy_(numbers[:, None, None].expand_as(cells))
-        elif block.encoding == "one-hot":
-            columns = self._codes[block][values.clamp(min=0)]
-            cells.zero_().scatter_(2, columns[:, None, None], known.float()[:, None, None])
-        else:
-            levels = self._codes[block][values.clamp(min=0)] * known
-            cells.copy_(levels[:, None, None].expand_as(cells))
-        if block.unknown_column is not None:
-            matrix[:, block.row, block.unknown_column] = (~known).float()

@@ -107,9 +107,9 @@ class Place:
     def table_uri(self, name: str) -> str:
         return f"{self.root}/{name}.lance"
 
-    def table(self, name: str, version: int | None = None) -> lance.LanceDataset:
-        """A table at its newest version, or at another."""
-        return lance.dataset(self.table_uri(name), version, storage_options=self.storage_options)
+    def table(self, name: str, version: int | None = None, block_size: int | None = None) -> lance.LanceDataset:
+        """A table at its newest version, or at another. block_size: bytes read together, if not Lance's own."""
+        return lance.dataset(self.table_uri(name), version, block_size=block_size, storage_options=self.storage_options)
 
     def write_table(self, name: str, data: Any, **options: Any) -> lance.LanceDataset:
         """Make or append to a table: see `lance.write_dataset`."""

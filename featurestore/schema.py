@@ -250,12 +250,15 @@ def encode(field: pa.Field, dtype: str, values: Sequence[Any]) -> pa.Array:
     return pa.array(values, kind)
 
 
-def decode(column: pa.ChunkedArray | pa.Array, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """A vector or block column without NULLs as an array (rows, *shape), without a copy where it is one chunk."""
+def decode(column: pa.ChunkedArray | pa.Array, shape: tuple[int, ...], dtype: str, nulls: bool = False) -> np.ndarray:
+    """A vector or block column as an array (rows, *shape), without a copy where it is one chunk.
+
+    nulls: whether there may be NULLs, whose places then hold anything; else they are a ValueError.
+    """
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)
-    if array.null_count:
+    if array.null_count and not nulls:
         raise ValueError(f"{array.null_count} of {len(array)} values are missing")
     n = len(array)
     if pa.types.is_fixed_size_list(array.type):

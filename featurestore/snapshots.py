@@ -77,10 +77,14 @@ class Snapshot:
 
     def places(self, split: str, constituents: Collection[str]) -> np.ndarray:
         """Row ids of the places of a split that had all of `constituents`, in order."""
+        return self.row_ids[self.has(split, constituents)]
+
+    def has(self, split: str, constituents: Collection[str]) -> np.ndarray:
+        """The places of a split that had all of `constituents`: (n,) bool."""
         usable = self.splits == SPLITS.index(choose("split", split, SPLITS))
         for key in constituents:
             usable &= self.had(key)
-        return self.row_ids[usable]
+        return usable
 
     def policy(self, judged: date) -> Policy:
         """The policy that chose its clips, judged on a day."""

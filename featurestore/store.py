@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +32,9 @@ from featurestore.schema import FORMAT, TABLES, clip_rows, columns_of
 
 if TYPE_CHECKING:
     import pandas
+
+    from featurestore.conditioning import Layout
+    from featurestore.loader import Loader
 
 FRAGMENT_CLIPS = 512
 """Clips in a fragment: the unit of lease, of writing and of commit."""
@@ -243,11 +247,17 @@ class Store:
 
         return similar(self, to, by, k, **options).table.to_pandas()
 
-    def batches(self, layout: Any, **options: Any) -> Any:
-        """A loader of training batches for a layout: see `loader.Loader`."""
-        from featurestore.loader import Loader
+    def batches(self, layout: "Layout", batch_size: int, **options: Any) -> "Loader":
+        """A loader of training batches for a layout.
 
-        return Loader(self, layout, **options)
+        options: those of `store_records.StoreRecords` (snapshot, split, policy, pictures, missing) and of
+        `loader.Loader` (seed, rank, ranks, remainder, ...).
+        """
+        from featurestore.loader import Loader
+        from featurestore.store_records import StoreRecords
+
+        own = {name: options.pop(name) for name in signature(StoreRecords).parameters if name in options}
+        return Loader(StoreRecords(self, layout, **own), batch_size, **options)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ class Training:
             "runs": self.run.parent,
             "steps": self.steps,
             "seed": seed,
+            "missing": "zero",
         }
         return [sys.executable, "-m", "voxportrait", "train", *(f"--{name}={value}" for name, value in options.items())]
 

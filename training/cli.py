@@ -27,6 +27,10 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
+    missing: Annotated[
+        str,
+        typer.Option(help="Clips that lack an input: refuse (an error), zero (zeros there), or skip them."),
+    ] = "refuse",
     snapshot: Annotated[str | None, typer.Option(help="Train on this snapshot of the store.")] = None,
     require_consent: RequireConsent = False,
     licences: Licences = None,
@@ -48,7 +52,7 @@ def train(
     for unet in numbers[choose("stage", stage, numbers)]:
         size = batch_size or stage_preset(preset, unet).batch_size
         chosen = system_named(system).layout(base)
-        loader = loader_for(store, chosen, size, seed, snapshot=snapshot, policy=policy)
+        loader = loader_for(store, chosen, size, seed, missing=missing, snapshot=snapshot, policy=policy)
         folder = run_folder(runs, system, unet)
         with bar(folder.name, "steps") as progress, stop_on_signal() as should_stop:
             outcome = run_training(

@@ -4,8 +4,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from featurestore.conditioning import Layout, Loader
+from featurestore.conditioning import Layout
 from featurestore.errors import VoxportraitError
+from featurestore.loader import Loader
 
 _EVER = -1
 """Before the first erasure."""
@@ -14,7 +15,7 @@ _EVER = -1
 def loader_for(store_uri: str, layout: Layout, batch_size: int, seed: int = 0, **options: Any) -> Loader:
     """A loader of the store's training clips, validated on its `val` speakers. Raises as `featurestore.open` does.
 
-    options: `snapshot` and `policy`, as `featurestore.loader.Loader` takes them.
+    options: see `featurestore.store.Store.batches`.
     """
     import featurestore
 
@@ -26,14 +27,14 @@ def check_run(run: Path, loader: Loader) -> None:
 
     Raises VoxportraitError; with a snapshot, whose places stay empty, the run goes on and a warning says it.
     """
-    if (store := getattr(loader, "store", None)) is None:
+    if (store := getattr(loader.records, "store", None)) is None:
         return
     from featurestore import artifacts, erasure
 
     try:
         erasure.check(store, _EVER, f"the run {run}", artifacts.made_from(store, "checkpoint", run))
     except VoxportraitError as gone:
-        if not loader.snapshot.name:  # type: ignore[attr-defined]
+        if not loader.records.snapshot.name:  # type: ignore[attr-defined]
             raise
         warnings.warn(str(gone), stacklevel=2)
 
@@ -43,8 +44,8 @@ def note_run(run: Path, loader: Loader) -> None:
 
     Forgetting somebody lists the run then. A store that cannot be written costs a warning, not the training.
     """
-    if (store := getattr(loader, "store", None)) is None:
+    if (store := getattr(loader.records, "store", None)) is None:
         return
     from featurestore import artifacts
 
-    artifacts.note(store, "checkpoint", {run: loader.rows})  # type: ignore[attr-defined]
+    artifacts.note(store, "checkpoint", {run: loader.records.rows})

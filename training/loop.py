@@ -18,9 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featurestore.conditioning import LAYOUTS, Batch, Layout, Loader
+from featurestore.conditioning import LAYOUTS, Layout
 from featurestore.conditioning import system as system_named
 from featurestore.errors import VoxportraitError
+from featurestore.loader import Loader
+from featurestore.records import Batch
 from training.checkpoint import latest_checkpoint, read_checkpoint, restore, write_checkpoint
 from training.data import check_run, note_run
 from training.metrics import Metrics, read_metrics

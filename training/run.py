@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from featurestore.conditioning import Layout, Loader, System
+from featurestore.conditioning import Layout, System
 from featurestore.errors import UsageError
+from featurestore.loader import Loader
 from featurestore.version import code_version
 from training.presets import StagePreset, cascade_of
 

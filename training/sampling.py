@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featurestore.conditioning import Assembler, Layout, sample_seed
+from featurestore.assembly import Assembler
+from featurestore.conditioning import Layout
 from featurestore.conditioning import system as system_named
+from featurestore.draws import sample_seed
 from featurestore.errors import UsageError, choose
 from training import diffusion
 from training.checkpoint import Checkpoint, open_run
@@ -81,7 +83,7 @@ class Portraitist:
     ) -> Portraits:
         """One portrait per seed, guided by null + (condition - null) x cond_scale at both stages.
 
-        compact: constituents of N clips as in `featurestore.conditioning.Batch`. seeds: N numbers >= 0; a portrait is
+        compact: constituents of N clips as in `featurestore.records.Batch`. seeds: N numbers >= 0; a portrait is
         decided by its own seed and inputs, not by its batch. guide: (N, 8, 8, 3) uint8, for super-resolution alone.
         sampler, steps: instead of the presets'. batch_size: the fixed shape the U-Nets work in; the last batch is
         padded. progress: called with (done, N).

@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featurestore.conditioning import Assembler, Batch, Layout, attribute_dropout, sample_seed
+from featurestore.assembly import Assembler
+from featurestore.conditioning import Layout
+from featurestore.draws import attribute_dropout, sample_seed
+from featurestore.records import Batch
 from training import diffusion
 from training.presets import Cascade, StagePreset
 from training.unets import build_unet
@@ -45,7 +48,7 @@ def to_signed(pictures: np.ndarray, device: torch.device) -> Tensor:
 
 
 def shrink(pictures: Tensor, size: int) -> Tensor:
-    """Means over squares, as `featurestore.conditioning.image_guide`: (B, 3, H, H) -> (B, 3, size, size)."""
+    """Means over squares, as `featurestore.pictures.image_guide`: (B, 3, H, H) -> (B, 3, size, size)."""
     return F.avg_pool2d(pictures, pictures.shape[-1] // size)
 
 

@@ -7,10 +7,12 @@ import numpy as np
 
 from evaluation.report import pictures
 from featurestore.catalogue import ATTRIBUTES
-from featurestore.conditioning import COLUMNS, ROWS, Assembler, Batch, Block, Layout
+from featurestore.conditioning import COLUMNS, ROWS, Block, Layout
 from featurestore.errors import VoxportraitError
 from featurestore.loader import Loader
+from featurestore.records import Batch
 from featurestore.store import Store
+from featurestore.store_records import StoreRecords
 
 WIDTH, HEIGHT, LABEL_X, LABEL_GAP = 660, 430, 690, 23
 """Of the figure, in its own units: the matrix, where the names stand, and how far they are apart."""
@@ -42,6 +44,8 @@ def matrix_figure(store: Store, layout: Layout) -> dict[str, Any] | None:
         return None
     import torch
 
+    from featurestore.assembly import Assembler
+
     compact = {key: torch.from_numpy(values.copy()) for key, values in batch.compact.items()}
     matrix = Assembler(layout, allow_missing=True)(compact)[0].numpy()
     labels = [_label(block, batch, layout, absent) for block in sorted(layout.blocks, key=lambda b: b.row)]
@@ -65,11 +69,11 @@ def matrix_figure(store: Store, layout: Layout) -> dict[str, Any] | None:
 def _one_clip(store: Store, layout: Layout) -> tuple[Batch | None, list[str]]:
     for split in ("test", "train"):
         try:
-            loader = Loader(store, layout, 1, split=split)
+            records = StoreRecords(store, layout, missing="zero", split=split)
         except VoxportraitError:
             continue
-        absent = [key for key in layout.constituents if key not in loader.constituents]
-        return loader.read(loader.rows[:1], np.zeros(1, np.int64), 0), absent
+        absent = [key for key in layout.constituents if key not in records.constituents]
+        return next(Loader(records, 1).in_order(records.rows)).copy(), absent
     return None, []
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from featurestore import inprocess
+from featurestore.assembly import Assembler
 from featurestore.catalogue import CATALOGUE, Constituent
 from featurestore.clip import Clip
-from featurestore.conditioning import LAYOUTS, Assembler
+from featurestore.conditioning import LAYOUTS
 from featurestore.filling import Want
-from featurestore.loader import Loader
 from featurestore.makers import Maker
 from featurestore.store import Store
 
@@ -33,7 +33,7 @@ def run(clips: int = 1024, rowwise_clips: int = 200) -> dict[str, Any]:
         store = random_store(f"{folder}/store", clips)
         build(Path(folder) / "rows", rowwise_clips)
         rows = Rowwise(Path(folder) / "rows")
-        loader = Loader(store, LAYOUTS["slf"], BATCH)
+        loader = store.batches(LAYOUTS["slf"], BATCH, missing="zero")
         assemble = Assembler(LAYOUTS["slf"], allow_missing=True)
         rates: dict[str, list[float]] = {"store": [], "rowwise": []}
         for epoch in range(ROUNDS):

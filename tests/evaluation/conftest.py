@@ -8,11 +8,12 @@ from PIL import Image
 
 from featurestore import inprocess
 from featurestore.clip import Clip
-from featurestore.conditioning import SYSTEMS, image_guide
+from featurestore.conditioning import SYSTEMS
 from featurestore.filling import Want
 from featurestore.jobs import Job
 from featurestore.journal import Rejected
 from featurestore.makers import Maker
+from featurestore.pictures import image_guide
 from featurestore.store import Store
 from training.loop import train
 

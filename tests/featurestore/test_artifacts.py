@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from featurestore import artifacts, erasure
 from featurestore.conditioning import LAYOUTS, SYSTEMS
 from featurestore.errors import UsageError
+from featurestore.loader import Loader
+from featurestore.memory_records import MemoryRecords
 from featurestore.store import Store
 from tests.featurestore.conftest import clip, fill, want
 from training.data import note_run
-from training.memory import MemoryLoader
 from voxportrait import app
 
 SPEAKER, THEIRS, OTHERS = "made/id00003", clip(6).clip_id, clip(8).clip_id
@@ -58,7 +59,7 @@ def test_a_path_made_again_is_entered_once_with_its_new_clips(small, tmp_path):
 
 def test_a_run_is_noted_with_the_clips_it_trains_on(store, tmp_path):
     fill(store, [want("ecapa"), want("face_128")])
-    loader = store.batches(SYSTEMS["full-input"].layout(LAYOUTS["slf"]), batch_size=8)
+    loader = store.batches(SYSTEMS["full-input"].layout(LAYOUTS["slf"]), batch_size=8, missing="zero")
     note_run(tmp_path / "run", loader)
     row = store.table("artifacts").to_table().to_pylist()[0]
     assert (row["kind"], row["path"]) == ("checkpoint", str(tmp_path / "run"))
@@ -70,7 +71,7 @@ def test_a_loader_without_a_store_notes_nothing(tmp_path):
     target = np.zeros((2, 128, 128, 3), np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        note_run(tmp_path / "run", MemoryLoader(["a/b/c/d", "a/b/c/e"], {}, target, 1))
+        note_run(tmp_path / "run", Loader(MemoryRecords(["a/b/c/d", "a/b/c/e"], {}, target), 1))
     assert list(tmp_path.iterdir()) == []
 
 

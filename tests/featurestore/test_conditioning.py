@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from featurestore.assembly import Assembler
 from featurestore.conditioning import (
     LAYOUTS,
     SYSTEMS,
-    Assembler,
     Block,
     Layout,
-    attribute_dropout,
-    epoch_order,
-    image_guide,
     system,
 )
+from featurestore.draws import attribute_dropout
 from featurestore.errors import UsageError, VoxportraitError
+from featurestore.pictures import image_guide
 
 SHAPES = {
     "ecapa": (192,),
@@ -193,13 +192,6 @@ def test_dropout_is_a_fifth_each_independent_and_a_function_of_its_place():
     some = attribute_dropout(layout, 3, 1, positions[[7, 3999]])
     assert all((some[key] == drops[key][[7, 3999]]).all() for key in drops)
     assert (attribute_dropout(layout, 3, 2, positions)["age"] != drops["age"]).any()
-
-
-def test_an_epoch_has_each_clip_at_most_once():
-    order = epoch_order(np.arange(10, 33), seed=1, epoch=2, batch_size=8)
-    assert sorted(order) == list(range(10, 33))
-    assert (order == epoch_order(np.arange(10, 33), 1, 2, 8)).all()
-    assert (order != epoch_order(np.arange(10, 33), 1, 3, 8)).any()
 
 
 def test_the_guide_is_the_mean_of_squares():

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from featurestore import compaction, erasure, promotion, snapshots
-from featurestore.conditioning import LAYOUTS, SYSTEMS
+from featurestore.conditioning import LAYOUTS
 from featurestore.errors import VoxportraitError
-from featurestore.loader import EmptyBatch, Loader
+from featurestore.loader import EmptyBatch
 from featurestore.policy import Policy
 from featurestore.store import Store
 from tests.featurestore.conftest import clip, fill, value, want
 
-LAYOUT = SYSTEMS["full-input"].layout(LAYOUTS["slf"])
+LAYOUT = LAYOUTS["slf"].without(*(key for key in LAYOUTS["slf"].constituents if key not in ("ecapa", "gender")))
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def filled(store):
 
 
 def test_a_batch_holds_the_values_of_its_clips(filled):
-    batch = next(Loader(filled, LAYOUT, 8).batches(0))
+    batch = next(filled.batches(LAYOUT, 8).batches(0))
     assert set(batch.compact) == {"ecapa", "gender"}
     for i, clip_id in enumerate(batch.clip_ids):
         np.testing.assert_array_equal(batch.compact["ecapa"][i], value("ecapa", clip_id)["ecapa"].astype(np.float16))
@@ -32,17 +32,17 @@ def test_a_batch_holds_the_values_of_its_clips(filled):
 
 
 def test_an_epoch_is_every_usable_clip_once_in_an_order_of_its_own(filled):
-    loader = Loader(filled, LAYOUT, 10, seed=3)
+    loader = filled.batches(LAYOUT, 10, seed=3)
     epochs = [[i for batch in loader.batches(epoch) for i in batch.clip_ids] for epoch in (0, 1)]
     assert len(epochs[0]) == len(set(epochs[0])) == 230  # 239 train clips, one of them without values, in full batches
     assert clip(1).clip_id not in epochs[0]
     assert epochs[0] != epochs[1]
-    again = [i for batch in Loader(filled, LAYOUT, 10, seed=3).batches(0) for i in batch.clip_ids]
+    again = [i for batch in filled.batches(LAYOUT, 10, seed=3).batches(0) for i in batch.clip_ids]
     assert again == epochs[0]
 
 
 def test_a_resume_goes_on_where_it_was(filled):
-    loader = Loader(filled, LAYOUT, 10)
+    loader = filled.batches(LAYOUT, 10)
     whole = [batch.clip_ids for batch in loader.batches(2)]
     assert [batch.clip_ids for batch in loader.batches(2, start=7)] == whole[7:]
 
@@ -51,7 +51,7 @@ def test_a_resume_goes_on_where_it_was(filled):
 def test_an_unfinished_epoch_lets_its_reader_go(filled, batch_size):
     import threading
 
-    batches = Loader(filled, LAYOUT, batch_size).batches(0)
+    batches = filled.batches(LAYOUT, batch_size).batches(0)
     next(batches)
     batches.close()
     for thread in threading.enumerate():
@@ -61,7 +61,7 @@ def test_an_unfinished_epoch_lets_its_reader_go(filled, batch_size):
 
 
 def test_the_run_record_names_what_is_untrained_and_absent(filled):
-    about = Loader(filled, LAYOUT, 10).describe()
+    about = filled.batches(LAYOUT, 10).describe()
     assert about["clips"] == 239
     assert "ecapa" in about["untrained"]
     assert "titanet" in about["absent"]
@@ -70,7 +70,7 @@ def test_the_run_record_names_what_is_untrained_and_absent(filled):
 def test_a_store_without_faces_says_what_is_missing(store):
     fill(store, [want("ecapa")])
     with pytest.raises(VoxportraitError, match="no clip of split 'train'"):
-        Loader(store, LAYOUT, 8)
+        store.batches(LAYOUT, 8)
 
 
 def forget(store, numbers):
@@ -90,14 +90,14 @@ def test_the_order_is_that_of_clip_ids_however_fragments_lie(tmp_path):
         fill(made, [want("ecapa"), want("face_128")])
         stores.append(made)
     compaction.compact(stores[1])
-    one, two = (Loader(made, LAYOUT, 10) for made in stores)
+    one, two = (made.batches(LAYOUT, 10) for made in stores)
     assert [b.clip_ids for b in one.batches(1)] == [b.clip_ids for b in two.batches(1)]
     assert one.describe() == two.describe()
 
 
 def test_a_loader_reads_on_while_the_store_is_compacted(filled):
-    loader = Loader(filled, LAYOUT, 10)
-    expected = [batch.clip_ids for batch in Loader(filled, LAYOUT, 10).batches(0)]
+    loader = filled.batches(LAYOUT, 10)
+    expected = [batch.clip_ids for batch in filled.batches(LAYOUT, 10).batches(0)]
     filled.register(clip(n) for n in range(300, 320))
     filled.table("clips").delete(f"clip_id = '{clip(310).clip_id}'")
     batches = loader.batches(0)
@@ -108,9 +108,9 @@ def test_a_loader_reads_on_while_the_store_is_compacted(filled):
 
 def test_a_forgotten_clip_leaves_its_place_empty_while_the_loader_runs(filled):
     gone = {clip(n).clip_id for n in (2, 3, 8, 9, 101)}
-    loader = Loader(filled, LAYOUT, 10)
+    loader = filled.batches(LAYOUT, 10)
     before = [
-        (p, i) for b in Loader(filled, LAYOUT, 10).batches(0) for p, i in zip(b.positions, b.clip_ids, strict=True)
+        (p, i) for b in filled.batches(LAYOUT, 10).batches(0) for p, i in zip(b.positions, b.clip_ids, strict=True)
     ]
     forget(filled, (2, 3, 8, 9, 101))
     after = [(p, i) for b in loader.batches(0) for p, i in zip(b.positions, b.clip_ids, strict=True)]
@@ -119,13 +119,13 @@ def test_a_forgotten_clip_leaves_its_place_empty_while_the_loader_runs(filled):
 
 def test_a_snapshot_gives_the_same_batches_after_registering_filling_compacting_and_forgetting(filled):
     snapshots.take(filled, "first")
-    before = list(Loader(filled, LAYOUT, 10, snapshot="first").batches(0))
-    about = Loader(filled, LAYOUT, 10, snapshot="first").describe()
+    before = list(filled.batches(LAYOUT, 10, snapshot="first").batches(0))
+    about = filled.batches(LAYOUT, 10, snapshot="first").describe()
     filled.register(clip(n) for n in range(300, 340))
     filled.table("quarantine").delete("true")
     fill(filled, [want("ecapa"), want("face_128"), want("gender")])
     forget(filled, (50, 51))
-    loader = Loader(filled, LAYOUT, 10, snapshot="first")
+    loader = filled.batches(LAYOUT, 10, snapshot="first")
     gone = {clip(50).clip_id, clip(51).clip_id}
     for was, now in zip(before, loader.batches(0), strict=True):
         kept = [i for i, clip_id in enumerate(was.clip_ids) if clip_id not in gone]
@@ -140,16 +140,16 @@ def test_a_value_filled_after_the_snapshot_stays_unseen(filled):
     snapshots.take(filled, "first")
     filled.table("quarantine").delete("true")
     fill(filled, [want("ecapa"), want("face_128"), want("gender")])
-    seen = [i for b in Loader(filled, LAYOUT, 1, snapshot="first").batches(0) for i in b.clip_ids]
+    seen = [i for b in filled.batches(LAYOUT, 1, snapshot="first").batches(0) for i in b.clip_ids]
     assert clip(1).clip_id not in seen
-    assert clip(1).clip_id in [i for b in Loader(filled, LAYOUT, 1).batches(0) for i in b.clip_ids]
+    assert clip(1).clip_id in [i for b in filled.batches(LAYOUT, 1).batches(0) for i in b.clip_ids]
 
 
 def test_a_batch_of_erased_clips_alone_is_said(filled):
     snapshots.take(filled, "first")
     forget(filled, range(2, 300))
     with pytest.raises(EmptyBatch, match="take a new snapshot"):
-        list(Loader(filled, LAYOUT, 10, snapshot="first").batches(0))
+        list(filled.batches(LAYOUT, 10, snapshot="first").batches(0))
 
 
 def test_the_policy_chooses_clips_and_leaves_places_of_a_snapshot_empty(tmp_path):
@@ -159,16 +159,16 @@ def test_the_policy_chooses_clips_and_leaves_places_of_a_snapshot_empty(tmp_path
     snapshots.take(store, "all")
     policy = Policy(licences=("CC-BY",))
     allowed = {clip(n).clip_id for n in range(100) if n % 2}
-    fresh = [b.clip_ids for b in Loader(store, LAYOUT, 5, policy=policy).batches(0)]
+    fresh = [b.clip_ids for b in store.batches(LAYOUT, 5, policy=policy).batches(0)]
     assert all(len(ids) == 5 and set(ids) <= allowed for ids in fresh)
-    whole = [i for b in Loader(store, LAYOUT, 10, snapshot="all").batches(0) for i in b.clip_ids]
-    narrow = [i for b in Loader(store, LAYOUT, 10, snapshot="all", policy=policy).batches(0) for i in b.clip_ids]
+    whole = [i for b in store.batches(LAYOUT, 10, snapshot="all").batches(0) for i in b.clip_ids]
+    narrow = [i for b in store.batches(LAYOUT, 10, snapshot="all", policy=policy).batches(0) for i in b.clip_ids]
     assert narrow == [i for i in whole if i in allowed]
-    assert Loader(store, LAYOUT, 5, policy=policy).describe()["policy"]["licences"] == ["CC-BY"]
+    assert store.batches(LAYOUT, 5, policy=policy).describe()["policy"]["licences"] == ["CC-BY"]
 
 
 def test_a_loader_does_not_go_on_with_values_of_another_maker(filled):
-    loader = Loader(filled, LAYOUT, 10)
+    loader = filled.batches(LAYOUT, 10)
     fill(filled, [want("ecapa", 1)], {clip(1).clip_id: "no sound"})
     promotion.promote(filled, "ecapa", force=True)
     filled.register(clip(n) for n in range(300, 320))
@@ -185,7 +185,7 @@ def test_the_policy_of_a_snapshot_is_judged_again_when_it_is_read(tmp_path):
     snapshots.take(store, "consented", Policy(require_consent=True))
 
     def places(judged: date) -> dict[int, str]:
-        loader = Loader(store, LAYOUT, 6, snapshot="consented", policy=Policy(judged=judged))
+        loader = store.batches(LAYOUT, 6, snapshot="consented", policy=Policy(judged=judged))
         return {int(p): i for b in loader.batches(0) for p, i in zip(b.positions, b.clip_ids, strict=True)}
 
     whole = places(end)
@@ -200,7 +200,7 @@ def test_a_loader_that_goes_on_at_the_newest_version_refuses_who_withdrew_meanwh
     clips = [replace(clip(n), consent="yes") for n in range(60)]
     store.register(clips)
     fill(store, [want("ecapa"), want("face_128")])
-    loader = Loader(store, LAYOUT, 6, policy=Policy(require_consent=True))
+    loader = store.batches(LAYOUT, 6, policy=Policy(require_consent=True))
     store.register([replace(clips[8], consent="withdrawn")])
     store.table("clips").delete(f"clip_id = '{clip(10).clip_id}'")
     compaction.compact(store)

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from training.memory import MemoryLoader
+from featurestore.loader import Loader
+from featurestore.memory_records import MemoryRecords
 
 COLOURS = np.array([[220, 40, 40], [40, 60, 220]], np.uint8)
 """The faces of men and of women."""
 
 
-def clips_in_memory(batch_size: int = 4, seed: int = 0, held_out: tuple[int, ...] = (10, 11), **more) -> MemoryLoader:
+def clips_in_memory(batch_size: int = 4, seed: int = 0, held_out: tuple[int, ...] = (10, 11), **more) -> Loader:
     random = np.random.default_rng(0)
     gender = np.arange(12) % 2
     target = np.broadcast_to(COLOURS[gender][:, None, None], (12, 128, 128, 3)).copy()
@@ -20,4 +21,4 @@ def clips_in_memory(batch_size: int = 4, seed: int = 0, held_out: tuple[int, ...
         "gender": gender.astype(np.int64),
     }
     names = [f"test/id{i:05d}/video/00001" for i in range(12)]
-    return MemoryLoader(names, compact, target, batch_size, seed, held_out=held_out, **more)
+    return Loader(MemoryRecords(names, compact, target, held_out=held_out, **more), batch_size, seed)

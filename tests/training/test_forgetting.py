@@ -5,7 +5,6 @@ import pytest
 from featurestore import artifacts, erasure, snapshots
 from featurestore.conditioning import LAYOUTS, SYSTEMS
 from featurestore.errors import VoxportraitError
-from featurestore.loader import Loader
 from featurestore.store import Store
 from tests.featurestore.conftest import clip, fill, want
 from training.data import check_run, note_run
@@ -28,7 +27,7 @@ def filled(tmp_path) -> Store:
 
 def begin(store: Store, run, snapshot: str | None = None) -> None:
     """What training does before its first step."""
-    loader = Loader(store, LAYOUT, 4, held_out="test", snapshot=snapshot)
+    loader = store.batches(LAYOUT, 4, missing="zero", held_out="test", snapshot=snapshot)
     about = describe_run(SYSTEM, 1, "micro", stage_preset("micro", 1), LAYOUT, 0, 10, loader)
     check_run(run, loader)
     open_run_directory(run, about)

@@ -1,0 +1,239 @@
+"""Records of a store's clips, for training.
+
+Rows are known by their stable row ids and read at the version the records were opened at; when compaction or an erasure
+has removed that one, at the newest. Makers must be the same then. Places of erased clips stay empty: no other clip
+changes its position. What is small (ids, labels) is read once and kept.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore import snapshots
+from featurestore.catalogue import ATTRIBUTES, CATALOGUE
+from featurestore.conditioning import Layout
+from featurestore.errors import VoxportraitError, choose
+from featurestore.face_parts import bottom_mask
+from featurestore.policy import COLUMNS, Policy
+from featurestore.records import ARRAYS, PICTURES, Field, fields_of
+from featurestore.schema import decode
+from featurestore.store import Store
+
+MISSING = ("refuse", "zero", "skip")
+"""What becomes of clips that lack a constituent of the layout: `refuse` counts them in an error, `zero` gives zero rows
+(an attribute is unknown), `skip` leaves them out. Those without a wanted picture are always left out."""
+
+READ_AT_ONCE = 1 << 16
+"""Bytes that a local read takes in together: small values of neighbouring clips come in one read, as from S3."""
+
+REOPENED = 3
+"""How often a read that fails is tried again at the newest version."""
+
+
+class StoreRecords:
+    """The records of a store.
+
+    layout: its constituents are read. pictures: names in `records.PICTURES`. missing: see `MISSING`.
+    split, held_out: what is trained and validated on. snapshot: the name of one, whose clips and order are used, and
+    what was missing then is missing. policy: which clips may be used; a snapshot's own holds too, judged on the day of
+    this one, and its clips that may not be used leave their places empty.
+    Raises VoxportraitError where clips lack something, or none is left, and what `snapshots.read` raises.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        layout: Layout,
+        pictures: Sequence[str] = ("target", "guide"),
+        missing: str = "refuse",
+        split: str = "train",
+        held_out: str = "val",
+        snapshot: str | None = None,
+        policy: Policy | None = None,
+    ):
+        self.store, self.layout, self.missing = store, layout, choose("missing", missing, MISSING)
+        self.policy, self.split, self.held_out_split = policy or Policy(), split, held_out
+        self.fields: Mapping[str, Field] = fields_of(layout.constituents, pictures)
+        self._pictures = tuple(pictures)
+        self.needed = tuple(dict.fromkeys(key for name in pictures for key in PICTURES[name].made_of))
+        self.dataset = store.place.table("clips", block_size=READ_AT_ONCE)
+        if snapshot is None:
+            self.snapshot = snapshots.look(store, self.policy)
+        else:
+            self.snapshot = snapshots.read(store, snapshot, {*layout.constituents, *self.needed})
+        self._policies = (self.policy, self.snapshot.policy(self.policy.judged))
+        self.constituents = tuple(key for key in layout.constituents if key in self.snapshot.makers)
+        self.rows, self.held_out = self._places(split), self._places(held_out)
+        if not len(self.rows):
+            raise VoxportraitError(
+                f"no clip of split {split!r} in {store.place.shown} has {' and '.join(self.needed)}"
+                + (f" and {', '.join(layout.constituents)}" if missing == "skip" else "")
+                + ". Fill them first (voxportrait store coverage says what is missing)."
+            )
+        self._refused = self._refused_rows(self.dataset)
+        self._by_row = np.argsort(self.snapshot.row_ids)
+        self._clip_ids, self._labels = self._small()
+        self.identity = self._identity()
+
+    def read(self, rows: np.ndarray, out: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See `records.Records`. Raises VoxportraitError where a value was made anew since the store was opened."""
+        arrays = [key for key in self.constituents if CATALOGUE[key].kind in ARRAYS]
+        columns = [*arrays, *(column for name in self._pictures for column in _COLUMNS[name])]
+        table = self._take(rows, ["_rowid", *dict.fromkeys(columns)])
+        found = table["_rowid"].to_numpy()
+        here = np.isin(rows, found)
+        chosen, n = rows[here], int(here.sum())
+        back, places = np.searchsorted(found, chosen), self._place(chosen)
+        for key, field in self.fields.items():
+            target = out[key][:n]
+            if key in arrays:
+                had = self.snapshot.had(key)[places]
+                _copy(table[key], field, back, target)
+                target[~had] = 0
+            elif key in self._labels:
+                target[...] = self._labels[key][places]
+            elif key in PICTURES:
+                _READ[key](table, field, back, target)
+            else:
+                target[...] = _UNKNOWN.get(CATALOGUE[key].kind, 0)
+        return here
+
+    def clip_ids(self, rows: np.ndarray) -> list[str]:
+        """The ids of the clips in these rows, in their order; "" where the clip was erased before they were opened."""
+        return self._clip_ids.take(pa.array(self._place(rows))).to_pylist()
+
+    def lacking(self, split: str) -> dict[str, int]:
+        """Constituent -> clips of a split that have the pictures and lack it, where there are any."""
+        usable = self.snapshot.has(split, self.needed)
+        counts = {key: int((usable & ~self.snapshot.had(key)).sum()) for key in self.layout.constituents}
+        return {key: number for key, number in counts.items() if number}
+
+    def describe(self) -> dict[str, Any]:
+        """What is trained on, for the run's record: clips, makers by constituent, what is untrained or absent.
+
+        The same for the same data: the day on which the policy was judged is in `policy.record()`.
+        """
+        makers = self.store.table("makers").to_table(columns=["digest", "trained"]).to_pylist()
+        untrained = {row["digest"] for row in makers if not row["trained"]}
+        used = {key: list(self.snapshot.makers[key].digests) for key in (*self.constituents, *self.needed)}
+        named = {"snapshot": self.snapshot.name, "digest": self.snapshot.digest} if self.snapshot.name else {}
+        return {
+            "clips": len(self.rows),
+            **named,
+            "identity": self.identity,
+            "erasure_epoch": self.snapshot.erasure_epoch,
+            "policy": {name: value for name, value in self.policy.record().items() if name != "judged"},
+            "held_out": len(self.held_out),
+            "makers": used,
+            "missing": self.missing,
+            "lacking": self.lacking(self.split) if self.missing == "zero" else {},
+            "absent": [key for key in self.layout.constituents if key not in self.constituents],
+            "untrained": [key for key, digests in used.items() if untrained & set(digests)],
+        }
+
+    def _places(self, split: str) -> np.ndarray:
+        if self.missing == "skip":
+            return self.snapshot.places(split, {*self.layout.constituents, *self.needed})
+        if self.missing == "refuse" and (lacking := self.lacking(split)):
+            total = int(self.snapshot.has(split, self.needed).sum())
+            counts = ", ".join(f"{key} {number}" for key, number in lacking.items())
+            raise VoxportraitError(
+                f"of {total} clips of split {split!r} lack: {counts}. Fill them, turn them off, or say what to do with "
+                "such clips (missing: zero or skip)"
+            )
+        return self.snapshot.places(split, self.needed)
+
+    def _small(self) -> tuple[pa.StringArray, dict[str, np.ndarray]]:
+        """Of every place of the snapshot: the clip's id, "" where it is gone, and its labels as numbers."""
+        labels = [key for key in self.constituents if CATALOGUE[key].kind not in ARRAYS]
+        table = self.dataset.to_table(columns=["clip_id", *labels], with_row_id=True)
+        at = pc.index_in(pa.array(self.snapshot.row_ids), value_set=table["_rowid"].combine_chunks())
+        numbers = {}
+        for key in labels:
+            values = _numbers(key, table[key]).take(at)
+            had = pa.array(self.snapshot.had(key))
+            numbers[key] = pc.if_else(had, values, None).fill_null(_UNKNOWN[CATALOGUE[key].kind]).to_numpy()
+        return table["clip_id"].combine_chunks().take(at).fill_null(""), numbers
+
+    def _place(self, rows: np.ndarray) -> np.ndarray:
+        return self._by_row[np.searchsorted(self.snapshot.row_ids, rows, sorter=self._by_row)]
+
+    def _identity(self) -> str:
+        if self.snapshot.name:
+            which = f"{self.snapshot.digest} {self.missing} {sorted({*self.layout.constituents, *self.needed})}"
+        else:
+            which = "\n".join(self.clip_ids(self.rows))
+        return hashlib.sha256(json.dumps([which, self.split]).encode()).hexdigest()
+
+    def _take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Rows in ascending order, less those that are gone or refused; from the newest version where this is gone."""
+        for _ in range(REOPENED):
+            try:
+                return self.dataset._take_rows(np.setdiff1d(rows, self._refused).tolist(), columns=columns)
+            except (OSError, ValueError):  # as Lance and Arrow tell of a file that is gone
+                self._reopen()
+        return self.dataset._take_rows(np.setdiff1d(rows, self._refused).tolist(), columns=columns)
+
+    def _reopen(self) -> None:
+        dataset = self.store.place.table("clips", block_size=READ_AT_ONCE)
+        snapshots.check(self.store, self.snapshot, dataset, {*self.constituents, *self.needed})
+        self._refused = self._refused_rows(dataset)
+        self.dataset = dataset
+
+    def _refused_rows(self, dataset: lance.LanceDataset) -> np.ndarray:
+        """Rows of a version of `clips` that a policy does not allow."""
+        if all(policy.takes_all for policy in self._policies):
+            return np.empty(0, np.uint64)
+        table = dataset.to_table(columns=list(COLUMNS), with_row_id=True)
+        allowed = np.logical_and.reduce([policy.allows(table) for policy in self._policies])
+        return table["_rowid"].to_numpy()[~allowed]
+
+
+_UNKNOWN = {"number": np.nan, "label": -1}
+
+_COLUMNS = {
+    "target": ("face_128",),
+    "guide": ("face_128_guide",),
+    "face": ("face",),
+    "bottom": ("face_parts",),
+}
+"""Of each picture: the columns that it is read from."""
+
+
+def _numbers(key: str, column: pa.ChunkedArray) -> pa.Array:
+    """A label column as numbers: years as they are, a label as its code."""
+    if CATALOGUE[key].kind == "number":
+        return column.combine_chunks()
+    return pc.index_in(column.combine_chunks(), value_set=pa.array(ATTRIBUTES[key])).cast(pa.int64())
+
+
+def _copy(column: pa.ChunkedArray, field: Field, back: np.ndarray, out: np.ndarray) -> None:
+    """The values in the order of `back`; where one is NULL, whatever lies there."""
+    np.take(decode(column, field.shape, field.dtype, nulls=True), back, axis=0, out=out, mode="clip")
+
+
+def _read_face(column: pa.ChunkedArray, field: Field, back: np.ndarray, out: np.ndarray) -> None:
+    for place, row in enumerate(back):
+        out[place] = cv2.imdecode(np.frombuffer(column[int(row)].as_buffer(), np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+def _read_bottom(column: pa.ChunkedArray, field: Field, back: np.ndarray, out: np.ndarray) -> None:
+    landmarks = decode(column, (468, 2), "float16")
+    for place, row in enumerate(back):
+        out[place] = bottom_mask(landmarks[row], field.shape[0])
+
+
+_READ = {
+    "target": lambda table, *more: _copy(table["face_128"], *more),
+    "guide": lambda table, *more: _copy(table["face_128_guide"], *more),
+    "face": lambda table, *more: _read_face(table["face"], *more),
+    "bottom": lambda table, *more: _read_bottom(table["face_parts"], *more),
+}
+"""How each picture is read: (table, field, back, out)."""
