@@ -1,13 +1,17 @@
-"""Which clips may be used: by consent and by licence. Judged once, on a day that is recorded."""
+"""Which clips may be used: by consent and by licence. Judged once, on a day that is recorded.
+
+Importable without Arrow, Lance or Ray.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 COLUMNS = ("consent", "consent_until", "licence")
 """What a policy looks at, of a row of `clips`."""
@@ -43,8 +47,11 @@ class Policy:
             parts.append(f"licence IN ({', '.join(_quoted(name) for name in self.licences)})")
         return " AND ".join(parts) or None
 
-    def allows(self, clips: pa.Table) -> np.ndarray:
+    def allows(self, clips: "pa.Table") -> np.ndarray:
         """Which rows of a table with `COLUMNS` may be used: (rows,) bool."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         allowed = np.ones(len(clips), bool)
         if self.require_consent:
             consent = pc.utf8_lower(clips["consent"].fill_null(""))
@@ -54,6 +61,11 @@ class Policy:
         if self.licences:
             allowed &= pc.is_in(clips["licence"], value_set=pa.array(self.licences)).to_numpy()
         return allowed
+
+    def allows_one(self, consent: str, consent_until: date | None, licence: str) -> bool:
+        """Whether a clip with this consent and licence may be used; "" where there is none."""
+        has_consent = consent.lower() not in NO_CONSENT and (consent_until or date.max) >= self.judged
+        return (has_consent or not self.require_consent) and (licence in self.licences or not self.licences)
 
     def record(self) -> dict[str, Any]:
         """What was judged and when, for a job, a run or a snapshot."""

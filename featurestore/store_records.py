@@ -5,8 +5,6 @@ has removed that one, at the newest. Makers must be the same then. Places of era
 changes its position. What is small (ids, labels) is read once and kept.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,11 +22,8 @@ from featurestore.face_parts import bottom_mask
 from featurestore.policy import COLUMNS, Policy
 from featurestore.records import ARRAYS, PICTURES, Field, fields_of
 from featurestore.schema import decode
+from featurestore.selection import MISSING, identity_in_snapshot, identity_of_clips, refuse_lacking
 from featurestore.store import Store
-
-MISSING = ("refuse", "zero", "skip")
-"""What becomes of clips that lack a constituent of the layout: `refuse` counts them in an error, `zero` gives zero rows
-(an attribute is unknown), `skip` leaves them out. Those without a wanted picture are always left out."""
 
 READ_AT_ONCE = 1 << 16
 """Bytes that a local read takes in together: small values of neighbouring clips come in one read, as from S3."""
@@ -40,7 +35,7 @@ REOPENED = 3
 class StoreRecords:
     """The records of a store.
 
-    layout: its constituents are read. pictures: names in `records.PICTURES`. missing: see `MISSING`.
+    layout: its constituents are read. pictures: names in `records.PICTURES`. missing: see `selection.MISSING`.
     split, held_out: what is trained and validated on. snapshot: the name of one, whose clips and order are used, and
     what was missing then is missing. policy: which clips may be used; a snapshot's own holds too, judged on the day of
     this one, and its clips that may not be used leave their places empty.
@@ -70,7 +65,7 @@ class StoreRecords:
             self.snapshot = snapshots.read(store, snapshot, {*layout.constituents, *self.needed})
         self._policies = (self.policy, self.snapshot.policy(self.policy.judged))
         self.constituents = tuple(key for key in layout.constituents if key in self.snapshot.makers)
-        self.rows, self.held_out = self._places(split), self._places(held_out)
+        self.rows, self.held_out = self.places(split), self.places(held_out)
         if not len(self.rows):
             raise VoxportraitError(
                 f"no clip of split {split!r} in {store.place.shown} has {' and '.join(self.needed)}"
@@ -138,16 +133,12 @@ class StoreRecords:
             "untrained": [key for key, digests in used.items() if untrained & set(digests)],
         }
 
-    def _places(self, split: str) -> np.ndarray:
+    def places(self, split: str) -> np.ndarray:
+        """The row ids of the clips of a split, in order. Raises VoxportraitError where some lack a constituent."""
         if self.missing == "skip":
             return self.snapshot.places(split, {*self.layout.constituents, *self.needed})
-        if self.missing == "refuse" and (lacking := self.lacking(split)):
-            total = int(self.snapshot.has(split, self.needed).sum())
-            counts = ", ".join(f"{key} {number}" for key, number in lacking.items())
-            raise VoxportraitError(
-                f"of {total} clips of split {split!r} lack: {counts}. Fill them, turn them off, or say what to do with "
-                "such clips (missing: zero or skip)"
-            )
+        if self.missing == "refuse":
+            refuse_lacking(split, int(self.snapshot.has(split, self.needed).sum()), self.lacking(split))
         return self.snapshot.places(split, self.needed)
 
     def _small(self) -> tuple[pa.StringArray, dict[str, np.ndarray]]:
@@ -167,10 +158,9 @@ class StoreRecords:
 
     def _identity(self) -> str:
         if self.snapshot.name:
-            which = f"{self.snapshot.digest} {self.missing} {sorted({*self.layout.constituents, *self.needed})}"
-        else:
-            which = "\n".join(self.clip_ids(self.rows))
-        return hashlib.sha256(json.dumps([which, self.split]).encode()).hexdigest()
+            keys = {*self.layout.constituents, *self.needed}
+            return identity_in_snapshot(self.split, self.snapshot.digest, self.missing, keys)
+        return identity_of_clips(self.split, self.clip_ids(self.rows))
 
     def _take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
         """Rows in ascending order, less those that are gone or refused; from the newest version where this is gone."""
