@@ -1,72 +1,144 @@
-"""How fast conditioning matrices come from a store, against one row at a time from SQLite (`rowwise.py`)."""
+"""How fast conditioning matrices come from a store, against one row at a time from SQLite and against memory itself.
+
+rowwise         one sample at a time, as the released SLF data set is read (`rowwise.py`)
+assembled       a loader on the store, and a feed: float32 (B, 256, 768) and the 128 px image as float32, on the CPU
+compact         the loader alone: float16 constituents and uint8 pictures, in random order
+cached          as `assembled`, from an export on the local disk, which is what a node's cache is
+cached_compact  as `compact`, from the export
+feed            the feed alone, again and again on one batch
+memcpy          numpy copies as many bytes as one assembled sample touches, in one thread, past every cache
+"""
 
 import tempfile
-import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, repeat
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featurestore import inprocess
-from featurestore.assembly import Assembler
-from featurestore.catalogue import CATALOGUE, Constituent
-from featurestore.clip import Clip
-from featurestore.conditioning import LAYOUTS
-from featurestore.filling import Want
-from featurestore.makers import Maker
-from featurestore.store import Store
+from featurestore.conditioning import Layout
+from featurestore.console import bar
+from featurestore.feed import Feed
+from featurestore.loader import GROUP, Loader
+from featurestore.records import PICTURES, Field
+from infra.bench.random_store import LAYOUT, random_store
+from infra.bench.rounds import Samples, alternate, machine, summary
+from infra.bench.rowwise import Rowwise, build
 
-BATCH = 64
-ROUNDS = 5
+WARM = 4
+"""Groups of clips that a loader gives before it is measured: by then it reads ahead as it does all day."""
+
+PAST_CACHES = 256 << 20
+"""Bytes of a buffer that is copied: more where the processor's last cache holds a quarter of it."""
+
+RATIOS = (
+    ("assembled", "rowwise"),
+    ("assembled", "memcpy"),
+    ("compact", "memcpy"),
+    ("cached", "rowwise"),
+    ("cached", "memcpy"),
+    ("cached_compact", "memcpy"),
+)
 
 
-def run(clips: int = 1024, rowwise_clips: int = 200) -> dict[str, Any]:
-    """Medians of alternating rounds, warm page cache, one process.
+def run(rows: int = 5_000, batch_size: int = 64, rounds: int = 5, seconds: float = 1.0) -> dict[str, Any]:
+    """Medians of alternating rounds over `rows` random clips, read in random order, hot page cache, one process.
 
-    Returns samples_per_second of `store` (matrix and face), of `rowwise` (matrix and face), and ratios.
+    Returns samples_per_second and spread of the contenders; ratios of medians; bytes_per_sample that an assembled
+    sample touches (compact row read, rectangles and pictures written); limited_by and cached_limited_by: what the
+    pipeline waits for; waited: the share of its time for which the feed waited for the loader; the machine.
     """
-    import torch
-
-    from infra.bench.rowwise import Rowwise, build
-
-    with tempfile.TemporaryDirectory() as folder:
-        store = random_store(f"{folder}/store", clips)
-        build(Path(folder) / "rows", rowwise_clips)
-        rows = Rowwise(Path(folder) / "rows")
-        loader = store.batches(LAYOUTS["slf"], BATCH, missing="zero")
-        assemble = Assembler(LAYOUTS["slf"], allow_missing=True)
-        rates: dict[str, list[float]] = {"store": [], "rowwise": []}
-        for epoch in range(ROUNDS):
-            began, seen = time.perf_counter(), 0
-            for batch in loader.batches(epoch):
-                assemble({key: torch.from_numpy(values) for key, values in batch.compact.items()})
-                seen += len(batch.positions)
-            rates["store"].append(seen / (time.perf_counter() - began))
-            order = np.random.default_rng(epoch).permutation(rowwise_clips)
-            began = time.perf_counter()
-            for index in order:
-                rows.sample(int(index))
-            rates["rowwise"].append(rowwise_clips / (time.perf_counter() - began))
-    medians = {name: float(np.median(values)) for name, values in rates.items()}
-    ratios = {"store_vs_rowwise": medians["store"] / medians["rowwise"]}
-    return {"samples_per_second": medians, "ratios": ratios, "clips": clips, "batch": BATCH}
-
-
-def random_store(uri: str, clips: int) -> Store:
-    """A store of random numbers in every array that the layout `slf` uses, and random faces."""
-    store = Store.open_or_create(uri)
-    store.register(Clip(f"random/id{i:06d}/v/00001", "/nowhere", "train") for i in range(clips))
-    keys = [k for k in LAYOUTS["slf"].constituents if CATALOGUE[k].kind in ("vector", "block")] + ["face_128"]
-    wants = [Want(key, Maker(key, "random", "numpy", trained=False)) for key in keys]
-    draw = np.random.default_rng(0)
-    inprocess.fill(
-        store, wants, lambda clip, lacks: {k: v for key in keys for k, v in _random(CATALOGUE[key], draw).items()}
-    )
-    return store
+    with tempfile.TemporaryDirectory() as folder, bar("bench assembly", timed=False) as progress:
+        progress(0, rounds + 1, f"{rows:,} rows, twice")
+        with ThreadPoolExecutor(1) as beside:
+            building = beside.submit(build, Path(folder) / "rows", rows)
+            store = random_store(f"{folder}/store", rows)
+            building.result()
+        assembled, compact = store.batches(LAYOUT, batch_size), store.batches(LAYOUT, batch_size)
+        touched = bytes_per_sample(compact.records.fields, LAYOUT)
+        contenders: dict[str, Callable[[], Samples]] = {
+            "rowwise": lambda: _rowwise(Rowwise(Path(folder) / "rows"), rows),
+            "assembled": lambda: _assembled(assembled),
+            "compact": lambda: _compact(compact),
+            "feed": lambda: _feed(compact),
+            "memcpy": _Memory(touched, batch_size).copied,
+        }
+        rates = alternate(contenders, rounds, seconds, lambda done, name: progress(done + 1, rounds + 1, name))
+    found = summary(rates)
+    medians = found["samples_per_second"]
+    return {
+        "samples_per_second": medians,
+        "ratios": {f"{one}_vs_{other}": medians[one] / medians[other] for one, other in RATIOS if one in medians},
+        "bytes_per_sample": touched,
+        "limited_by": _limit(assembled, "lance reads"),
+        "waited": {"assembled": assembled.timing.share},
+        "spread": found["spread"],
+        "rows": rows,
+        "batch_size": batch_size,
+        "rounds": rounds,
+        **machine(),
+    }
 
 
-def _random(constituent: Constituent, draw: np.random.Generator) -> dict[str, np.ndarray]:
-    if constituent.dtype == "uint8":
-        face = draw.integers(0, 255, constituent.shape, dtype=np.uint8)
-        return {constituent.key: face, f"{constituent.key}_guide": face[::16, ::16]}
-    return {constituent.key: draw.standard_normal(constituent.shape, dtype=np.float32)}
+def bytes_per_sample(fields: Mapping[str, Field], layout: Layout) -> int:
+    """What an assembled sample touches: its compact row, the float32 of its rectangles and of its pictures."""
+    row = sum(field.nbytes for field in fields.values())
+    rectangles = sum(rows * columns for _, _, rows, _, columns in layout.rectangles)
+    pictures = sum(prod(field.shape) for name, field in fields.items() if name in PICTURES)
+    return row + 4 * (rectangles + pictures)
+
+
+def _limit(loader: Loader, reads: str) -> str:
+    """What a pipeline spends more of its time on: waiting for reads, or assembling."""
+    return reads if loader.timing.share > 0.5 else "assembly"
+
+
+# -- contenders ------------------------------------------------------------------------------------------------------
+
+
+def _rowwise(samples: Rowwise, rows: int) -> Samples:
+    for index in np.random.default_rng(0).permutation(rows):
+        samples.sample(int(index))
+        yield 1
+
+
+def _assembled(loader: Loader) -> Samples:
+    yield from (len(inputs.batch) for inputs in _warm(loader, Feed(loader, LAYOUT, dropout_seed=loader.seed)))
+
+
+def _compact(loader: Loader) -> Samples:
+    yield from (len(batch) for batch in _warm(loader, loader))
+
+
+def _warm(loader: Loader, batches: "Feed | Loader") -> Iterator[Any]:
+    return islice(batches, WARM * -(-GROUP // loader.batch_size), None)
+
+
+def _feed(loader: Loader) -> Samples:
+    feed, batch = Feed(loader, LAYOUT, dropout_seed=loader.seed), next(iter(loader)).copy()
+    yield from (len(feed.move(batch).batch) for _ in repeat(None))
+
+
+class _Memory:
+    """Copies as many bytes as batches of samples touch, from one place to the next of buffers past every cache."""
+
+    def __init__(self, bytes_per_sample: int, batch_size: int):
+        self.samples, self.step = batch_size, bytes_per_sample * batch_size
+        size = max(PAST_CACHES, 4 * _last_cache(), self.step)
+        self.source, self.target = np.ones(size, np.uint8), np.ones(size, np.uint8)
+
+    def copied(self) -> Samples:
+        while True:
+            for first in range(0, len(self.source) - self.step + 1, self.step):
+                here = slice(first, first + self.step)
+                np.copyto(self.target[here], self.source[here])
+                yield self.samples
+
+
+def _last_cache() -> int:
+    """Bytes of the processor's largest cache, 0 where the system does not say."""
+    sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(size.removesuffix("K")) * 1024 for size in sizes), default=0)
