@@ -3,18 +3,37 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import typer
 
 from featurestore.store import Store
-from voxportrait import app
+from voxportrait import app, main
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def start(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command as a person starts it."""
     command = [sys.executable, "-m", "voxportrait", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch) -> Run:
+    """The command in this process, which has imported already what a new one would import."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = ["voxportrait", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(command, int(end.value.code or 0), said.out, said.err)
+
+    return run
 
 
 def commands() -> list[list[str]]:
@@ -28,7 +47,7 @@ def commands() -> list[list[str]]:
 
 
 def test_alone_it_shows_its_commands():
-    done = run()
+    done = start()
     assert done.returncode == 0
     for word in ("extract", "store", "train", "demo"):
         assert word in done.stdout
@@ -66,7 +85,7 @@ def test_help_is_everywhere(words):
         (("extract", "folder", "{heads}", "--store", "{heads}/talk.mp4"), "is a file"),
     ],
 )
-def test_misuse_is_one_clear_line_and_exit_code_2(arguments, said, tmp_path):
+def test_misuse_is_one_clear_line_and_exit_code_2(run: Run, arguments, said, tmp_path):
     places = {"store": str(tmp_path / "store"), "empty": str(tmp_path / "empty"), "heads": str(tmp_path / "heads")}
     (tmp_path / "empty").mkdir()
     (tmp_path / "heads").mkdir()
@@ -78,10 +97,17 @@ def test_misuse_is_one_clear_line_and_exit_code_2(arguments, said, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_misuse_ends_a_process_with_the_same_line_and_code(run: Run, tmp_path):
+    Store.open_or_create(str(tmp_path / "store"))
+    mistyped = ("fill", "--store", tmp_path / "store", "--constituents", "ecappa")
+    here, there = run(*mistyped), start(*mistyped)
+    assert (there.returncode, there.stdout, there.stderr) == (here.returncode, here.stdout, here.stderr)
+
+
 def test_a_store_answers_on_the_command_line(tmp_path):
     store = str(tmp_path / "store")
     Store.open_or_create(store)
-    info = run("store", "info", "--store", store, "--json")
+    info = start("store", "info", "--store", store, "--json")
     assert json.loads(info.stdout.splitlines()[-1])["clips"] == 0
-    rows = run("store", "sql", "select count(*) n from clips", "--store", store, "--format", "json")
+    rows = start("store", "sql", "select count(*) n from clips", "--store", store, "--format", "json")
     assert json.loads(rows.stdout) == [{"n": 0}]
