@@ -1,7 +1,7 @@
-"""What was made of people and lies outside the store: checkpoints and generated pictures, and of whose clips.
+"""What was made of people and lies outside the store: checkpoints, generated pictures and exports, and of whose clips.
 
-Clips are known by their stable row ids, which name nobody. When a person is forgotten, pictures are removed and
-checkpoints are listed.
+Clips are known by their stable row ids, which name nobody. When a person is forgotten, pictures and exports are removed
+and checkpoints are listed.
 """
 
 import hashlib
@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from featurestore.errors import VoxportraitError
 from featurestore.leases import Lease, who_am_i
 from featurestore.store import Store
+from featurestore.tensor_file import remove
 
-Kind = Literal["checkpoint", "picture"]
+Kind = Literal["checkpoint", "picture", "export"]
 Made = Mapping[Path, Sequence[int] | np.ndarray]
 """Files or folders, and the stable row ids of the clips they were made of."""
 
@@ -30,8 +31,8 @@ WAIT = 60.0
 
 @dataclass(frozen=True)
 class Settled:
-    """What became of artifacts. removed: pictures; elsewhere: pictures that are not on this machine any more, or never
-    were; checkpoints: path -> clips it was trained on that are forgotten now."""
+    """What became of artifacts. removed: pictures and exports; elsewhere: those that are not on this machine any more,
+    or never were; checkpoints: path -> clips it was trained on that are forgotten now."""
 
     removed: int
     elsewhere: list[str]
@@ -43,15 +44,15 @@ def register(store: Store, kind: Kind, made: Made) -> None:
     live = row_ids_of(store) if kind == "checkpoint" else None
     rows = [
         {
-            "artifact_id": hashlib.sha256(f"{kind} {who_am_i()} {path}".encode()).hexdigest()[:32],
+            "artifact_id": _artifact_id(kind, path),
             "kind": kind,
-            "path": path,
+            "path": str(path.absolute()),
             "created": datetime.now(UTC),
             "who": who_am_i(),
             "row_ids": np.asarray(row_ids, np.uint64),
             "erased": 0 if live is None else int((~np.isin(np.asarray(row_ids, np.uint64), live)).sum()),
         }
-        for path, row_ids in ((str(path.absolute()), row_ids) for path, row_ids in made.items())
+        for path, row_ids in made.items()
     ]
     if rows:
         with Lease(store.place, ["artifacts"], "entering what was made", WAIT) as lease:
@@ -66,6 +67,18 @@ def note(store: Store, kind: Kind, made: Made) -> None:
     except (OSError, ValueError, VoxportraitError) as error:
         first = str(error).splitlines()[0][:200]
         warnings.warn(f"forgetting will not know of {len(made)} {kind}s ({next(iter(made))}): {first}", stacklevel=2)
+
+
+def withdraw(store: Store, kind: Kind, path: Path) -> None:
+    """Strike out what came to nothing, where the store can be written: an entry more does no harm."""
+    try:
+        store.table("artifacts").delete(f"artifact_id = '{_artifact_id(kind, path)}'")
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{path} stays entered in the store: {str(error).splitlines()[0][:200]}", stacklevel=2)
+
+
+def _artifact_id(kind: Kind, path: Path) -> str:
+    return hashlib.sha256(f"{kind} {who_am_i()} {path.absolute()}".encode()).hexdigest()[:32]
 
 
 def row_ids_of(store: Store, clip_ids: Sequence[str] | None = None) -> np.ndarray:
@@ -91,7 +104,7 @@ def made_from(store: Store, kind: Kind, path: Path) -> np.ndarray:
 
 
 def settle(store: Store, live: np.ndarray) -> Settled:
-    """Remove the pictures, and count the checkpoints, of clips whose row ids are not among `live` any more.
+    """Remove pictures and exports, and count the checkpoints, of clips whose row ids are not among `live` any more.
 
     Needs the lease of the whole store. May be killed and run again.
     """
@@ -101,10 +114,8 @@ def settle(store: Store, live: np.ndarray) -> Settled:
     rows = table.drop_columns(["row_ids"]).to_pylist()
     removed, elsewhere = [], []
     for row, count in zip(rows, gone, strict=True):
-        if row["kind"] == "picture" and count:
-            try:
-                Path(row["path"]).unlink()
-            except (FileNotFoundError, NotADirectoryError):
+        if row["kind"] != "checkpoint" and count:
+            if not remove(Path(row["path"])):
                 elsewhere.append(f"{row['who']}: {row['path']}")
             removed.append(row["artifact_id"])
         elif count != row["erased"]:

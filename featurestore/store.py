@@ -247,17 +247,22 @@ class Store:
 
         return similar(self, to, by, k, **options).table.to_pandas()
 
-    def batches(self, layout: "Layout", batch_size: int, **options: Any) -> "Loader":
+    def batches(self, layout: "Layout", batch_size: int, cache: str | None = None, **options: Any) -> "Loader":
         """A loader of training batches for a layout.
 
-        options: those of `store_records.StoreRecords` (snapshot, split, policy, pictures, missing) and of
-        `loader.Loader` (seed, rank, ranks, remainder, ...).
+        cache: a folder of this machine where the records are kept in a file, which is made where it is not there: see
+        `exporting.cached_records`. options: those of `store_records.StoreRecords` (snapshot, split, policy, pictures,
+        missing) and of `loader.Loader` (seed, rank, ranks, remainder, ...).
         """
         from featurestore.loader import Loader
         from featurestore.store_records import StoreRecords
 
         own = {name: options.pop(name) for name in signature(StoreRecords).parameters if name in options}
-        return Loader(StoreRecords(self, layout, **own), batch_size, **options)
+        if cache is None:
+            return Loader(StoreRecords(self, layout, **own), batch_size, **options)
+        from featurestore.exporting import cached_records
+
+        return Loader(cached_records(self, layout, cache, **own), batch_size, **options)
 
 
 @contextmanager

@@ -72,13 +72,12 @@ class TensorFile:
             for name, one in self.tensors.items()
         }
 
-    def will_need(self, name: str, rows: np.ndarray) -> None:
-        """Ask for the bytes of these rows of a tensor, without waiting for them."""
-        one = self.tensors[name]
-        for row in rows.tolist():
-            os.posix_fadvise(
-                self._file.fileno(), one.start + row * one.row_bytes, one.row_bytes, os.POSIX_FADV_WILLNEED
-            )
+    def will_need(self, name: str, firsts: np.ndarray, count: int | np.ndarray = 1) -> None:
+        """Ask for the bytes of `count` rows of a tensor from each of the rows `firsts` on, without waiting for them."""
+        one, file = self.tensors[name], self._file.fileno()
+        starts, sizes = one.start + firsts * one.row_bytes, np.broadcast_to(count, firsts.shape) * one.row_bytes
+        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+            os.posix_fadvise(file, start, size, os.POSIX_FADV_WILLNEED)
 
 
 def _read_header(path: Path, file: int) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -237,7 +236,7 @@ class Writer:
         return text.ljust(-(-len(text) // 8) * 8)
 
     def _put(self, values: np.ndarray, at: int) -> None:
-        left = memoryview(np.ascontiguousarray(values)).cast("B") if values.size else memoryview(b"")
+        left = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
         with self._no_room():
             while left:
                 done = os.pwrite(self._file, left, at)
