@@ -350,7 +350,7 @@ def _about(records: StoreRecords, selection: _Selection, epoch: int, sample: dic
         makers=made,
         untrained=sorted(row["digest"] for row in known if not row["trained"] and row["digest"] in used),
         labels={key: list(ATTRIBUTES[key]) for key in records.constituents if CATALOGUE[key].kind == "label"},
-        policy=records.policy.record(),
+        policies=[records.policy.record(), records.snapshot.selection["policy"]],
         missing=records.missing,
         sample=sample,
         identity=identity_of_clips(split, records.clip_ids(theirs)) if sample else records.identity,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, get_origin
 
 import numpy as np
 
-from featurestore.catalogue import ATTRIBUTES, CATALOGUE
+from featurestore.catalogue import ATTRIBUTES, CATALOGUE, constituent
 from featurestore.clip import SPLITS
 from featurestore.errors import UsageError, VoxportraitError, choose
 from featurestore.policy import Policy
@@ -64,8 +64,8 @@ class About:
     store: where it was made from; created, code: when and by which code; snapshot, digest: "" where it was not made of
     one; erasure_epoch: of the store when it was made; constituents: of the layout, also those that no clip had;
     makers: digests by constituent; untrained: those of `makers` that were never trained; labels: by constituent, in the
-    order of their codes; policy, missing: as clips were chosen; sample: how many clips and by which seed, {} for all;
-    identity: of the clips of the first split with all this.
+    order of their codes; missing, policies: by which clips were chosen, the last policy a snapshot's own; sample: how
+    many clips and by which seed, {} for all; identity: of the records of the first split with all this.
     """
 
     store: str
@@ -80,7 +80,7 @@ class About:
     makers: dict[str, list[str]]
     untrained: list[str]
     labels: dict[str, list[str]]
-    policy: dict[str, Any]
+    policies: list[dict[str, Any]]
     missing: str
     sample: dict[str, int]
     identity: str = ""
@@ -110,7 +110,11 @@ class About:
                 kind: Any = get_origin(field.type) or field.type
                 if not isinstance(value := getattr(about, field.name), kind):
                     raise ValueError(f"{field.name} is {value!r}")
-            Policy(about.policy["require_consent"], tuple(about.policy["licences"]))
+            lists = [about.constituents, about.untrained, *about.makers.values(), *about.labels.values()]
+            if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):
+                raise ValueError("a list of texts is none")
+            for one in about.policies:
+                Policy(one["require_consent"], tuple(one["licences"]))
             if not (set(about.pictures) <= set(PICTURES) and set(about.splits) <= set(SPLITS)):
                 raise ValueError(f"pictures {about.pictures}, splits {about.splits}")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -122,7 +126,7 @@ class ExportRecords:
     """The records of an export: see `records.Records`. The same rows, order and identity as `StoreRecords` of it.
 
     layout: whose constituents are read; all that the file has where it is None. pictures, missing, split, held_out: see
-    `store_records.StoreRecords`. policy: which clips may be used; the one the file was made under holds too, judged on
+    `store_records.StoreRecords`. policy: which clips may be used; those the file was made under hold too, judged on
     the day of this one. Places of clips that may not be used stay empty. threads: that a read is shared by.
     store: the one it was checked against, if it was (`exporting.check`).
     Raises VoxportraitError where the file is none, damaged, or lacks what is asked for.
@@ -147,6 +151,8 @@ class ExportRecords:
         self._require("constituent", self._wanted, self.about.constituents)
         self._require("picture", pictures, self.about.pictures)
         self._require("split", [split], self.about.splits)
+        for key in self._wanted:
+            constituent(key)
         self.fields: Mapping[str, Field] = fields_of(self._wanted, pictures)
         self.needed = tuple(dict.fromkeys(key for name in pictures for key in PICTURES[name].made_of))
         self.constituents = tuple(key for key in self._wanted if key in self.about.makers)
@@ -156,9 +162,8 @@ class ExportRecords:
         if not len(self.rows):
             raise VoxportraitError(f"no clip of split {split!r} in {path} has what is asked for")
         self.identity = self._identity()
-        own = self.about.policy
-        self.policy = policy or Policy(own["require_consent"], tuple(own["licences"]))
-        self.policies = (self.policy, Policy(own["require_consent"], tuple(own["licences"]), self.policy.judged))
+        self.policies = self._policies(policy or Policy())
+        self.policy = self.policies[0]
         self.leave_out(self._refused_rows())
         self._threads, self._pool = threads, ThreadPoolExecutor(threads, "export")
 
@@ -346,6 +351,11 @@ class ExportRecords:
         if about.snapshot and is_whole:
             return identity_in_snapshot(self.split, about.digest, self.missing, keys)
         return identity_of_clips(self.split, self.clip_ids(self.rows))
+
+    def _policies(self, given: Policy) -> tuple[Policy, ...]:
+        """The policy that is asked for, else the one the file was made under, then all of the file's."""
+        own = [Policy(one["require_consent"], tuple(one["licences"]), given.judged) for one in self.about.policies]
+        return (own[0] if given.takes_all and own else given, *own)
 
     def _refused_rows(self) -> np.ndarray:
         """Rows of clips that a policy does not allow."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from featurestore.console import Json, Licences, RequireConsent, Store, bar, print_json, say
+from featurestore.console import Json, Licences, RequireConsent, bar, print_json, say
 
 Runs = Annotated[Path, typer.Option(help="Where runs live: one folder a system and U-Net.")]
 System = Annotated[str, typer.Option(help="Which inputs: full-input, no-image-guide, only-audio, ...")]
@@ -17,7 +17,19 @@ def run_folder(runs: Path, system: str, unet: int) -> Path:
 
 
 def train(
-    store: Store,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="VOXPORTRAIT_STORE", help="The store: a folder or an object-store URI.", show_default=False
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            help="Train from this file of `store export`; --store beside it says whether it still holds.",
+            show_default=False,
+        ),
+    ] = None,
     system: System = "full-input",
     preset: Annotated[str, typer.Option(help="How large: micro, tiny, small, paper.")] = "tiny",
     stage: Annotated[str, typer.Option(help="unet1, unet2, or both, one after the other.")] = "both",
@@ -32,27 +44,41 @@ def train(
         typer.Option(help="Clips that lack an input: refuse (an error), zero (zeros there), or skip them."),
     ] = "refuse",
     snapshot: Annotated[str | None, typer.Option(help="Train on this snapshot of the store.")] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="Keep what is read in a file of this folder, on a fast disk.", show_default=False)
+    ] = None,
     require_consent: RequireConsent = False,
     licences: Licences = None,
     as_json: Json = False,
 ) -> None:
-    """Train a system from a store. A run that was stopped goes on when the same command is run again."""
+    """Train a system from a store, or from an export of it.
+
+    A run that was stopped goes on when the same command is run again.
+    """
     from featurestore.conditioning import LAYOUTS
     from featurestore.conditioning import system as system_named
-    from featurestore.errors import VoxportraitError, choose
+    from featurestore.errors import UsageError, VoxportraitError, choose
     from featurestore.interrupt import stop_on_signal
     from featurestore.policy import policy_of
-    from training.data import loader_for
+    from training.data import loader_for, loader_from_export
     from training.loop import train as run_training
     from training.presets import stage_preset
 
     base = LAYOUTS[choose("layout", layout, LAYOUTS)]
+    if store is None and export is None:
+        raise UsageError("say what to train on: --store, or --export for a file of voxportrait store export")
+    if export is not None and (snapshot or cache):
+        raise UsageError("an export has its clips: --snapshot and --cache are for a store")
     numbers = {"unet1": (1,), "unet2": (2,), "both": (1, 2)}
     policy, outcomes = policy_of(require_consent, licences), []
     for unet in numbers[choose("stage", stage, numbers)]:
         size = batch_size or stage_preset(preset, unet).batch_size
         chosen = system_named(system).layout(base)
-        loader = loader_for(store, chosen, size, seed, missing=missing, snapshot=snapshot, policy=policy)
+        if export is not None:
+            loader = loader_from_export(export, chosen, size, seed, store, say, missing=missing, policy=policy)
+        else:
+            options = {"missing": missing, "snapshot": snapshot, "policy": policy, "cache": cache}
+            loader = loader_for(store or "", chosen, size, seed, **options)
         folder = run_folder(runs, system, unet)
         with bar(folder.name, "steps") as progress, stop_on_signal() as should_stop:
             outcome = run_training(
