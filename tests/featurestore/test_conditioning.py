@@ -170,7 +170,10 @@ def test_a_layout_survives_json_and_its_fingerprint_tells_layouts_apart():
     [
         (lambda: Block("mel", 200, 111, 0, 128), "block mel: rows 200..310"),
         (lambda: Block("mell", 0, 111, 0, 128), "Did you mean 'mel'"),
-        (lambda: Layout("x", (Block("mel", 0, 111, 0, 128), Block("ecapa", 5, 1, 0, 192))), "mel and ecapa overlap"),
+        (
+            lambda: Layout("x", (Block("mel", 0, 111, 0, 128), Block("ecapa", 5, 1, 0, 192))),
+            r"mel \(rows 0..110\) and block ecapa \(rows 5..5\) overlap in rows 5..5, columns 0..127",
+        ),
         (lambda: LAYOUTS["slf"].without("atributes"), "Did you mean 'attributes'"),
         (lambda: Layout.from_json({"name": "x", "blocks": [{"constituent": "mel", "raw": 1}]}), "raw"),
         (lambda: system("full"), "unknown system 'full'"),
