@@ -6,6 +6,7 @@ import typer
 
 import evaluation.cli
 import featurestore.cli
+import featurestore.cli.layout
 import infra.cli
 import pipelines.cli
 import pipelines.similar
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.add_typer(pipelines.cli.corpus, name="corpus")
 app.add_typer(pipelines.cli.models, name="models")
 app.add_typer(featurestore.cli.app, name="store")
+app.add_typer(featurestore.cli.layout.app, name="layout")
 featurestore.cli.app.command()(pipelines.similar.similar)
 for room in (pipelines.cli, training.cli, evaluation.cli, infra.cli):
     for command in room.COMMANDS:

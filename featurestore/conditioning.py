@@ -252,6 +252,11 @@ class Layout:
         """The layout with all off but these constituents or groups of them; what is off already stays off."""
         return self.without(*(key for key in self.every if key not in self._expanded(names)))
 
+    def chosen(self, only: str | None = None, without: str | None = None) -> "Layout":
+        """`only` and `without` of names with commas between, as commands take them; None: neither."""
+        layout = self if only is None else self.only(*_names(only))
+        return layout if without is None else layout.without(*_names(without))
+
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads: the fields that are not at their defaults."""
         blocks = [_told(block) for block in self.blocks]
@@ -426,16 +431,12 @@ LAYOUTS = {layout.name: layout for layout in (_SLF, _SLF_RELEASED)}
 table shows; `featurestore.slips` has all of them."""
 
 
-def layout_named(name_or_path: str, only: str | None = None, without: str | None = None) -> Layout:
+def layout_named(name_or_path: str) -> Layout:
     """A layout by its name, or from the JSON file in which somebody wrote one (see `Layout.to_json`).
 
-    only, without: constituents or groups of them, with commas between: what is on, and what is off.
     Raises UsageError for an unknown name, and for a file that cannot be read or describes none.
     """
-    layout = LAYOUTS.get(name_or_path) or _layout_in(name_or_path)
-    if only is not None:
-        layout = layout.only(*_names(only))
-    return layout.without(*_names(without or ""))
+    return LAYOUTS.get(name_or_path) or _layout_in(name_or_path)
 
 
 def _layout_in(path: str) -> Layout:
