@@ -12,8 +12,11 @@ _GOLDEN, _FIRST, _SECOND = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x9
 
 
 def epoch_order(clips: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch: (clips,) int64, every number below `clips` once."""
-    return np.random.default_rng((seed, epoch)).permutation(clips)
+    """The order of an epoch: (clips,) int64, every number below `clips` once: as one random word for each sorts them.
+
+    Not numpy's own permutation, which may differ from version to version.
+    """
+    return np.argsort(_words(seed, epoch, np.arange(clips), "order"), kind="stable")
 
 
 def sample_seed(seed: int, epoch: int, position: int, purpose: str) -> int:

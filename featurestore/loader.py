@@ -5,21 +5,22 @@
         ...
         state = loader.state_dict()      # the next batch's place, for any number of ranks
 
-Importable without Lance: records come from a store, an export, or memory (`records.Records`).
+A batch's arrays are lent: they hold until the next batch of its stream is asked for, or the stream is closed.
+Importable without Lance or Arrow: records come from a store, an export, or memory (`records.Records`).
 """
 
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import count
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
 
-from featurestore.errors import VoxportraitError
+from featurestore.errors import UsageError, VoxportraitError
 from featurestore.order import Order
 from featurestore.records import PICTURES, Batch, Records, Slab
 
@@ -28,41 +29,84 @@ GROUP = 256
 
 
 class EmptyBatch(VoxportraitError):
-    """All clips of a batch were erased or may not be used."""
+    """All clips of a global batch were erased or may not be used."""
 
 
 @dataclass
 class Timing:
-    """What a loader was asked for. waited: seconds for which its user waited; seconds: in all, from the first batch."""
+    """What a loader was asked for, over all its epochs and streams. waited: seconds for which its user waited;
+    seconds: in all, while there was a stream."""
 
     batches: int = 0
     samples: int = 0
     waited: float = 0.0
     seconds: float = 0.0
+    _streams: int = field(default=0, repr=False)
+    _seen: float = field(default=0.0, repr=False)
 
     @property
     def share(self) -> float:
         """Of the time, how much was spent waiting for the loader: 0 to 1."""
         return self.waited / self.seconds if self.seconds else 0.0
 
+    @property
+    def samples_per_second(self) -> float:
+        return self.samples / self.seconds if self.seconds else 0.0
+
+    def describe(self) -> str:
+        """For a person: how long the loader was waited for, and how fast batches went."""
+        return f"waited for data {100 * self.share:.0f} % of the time, {self.samples_per_second:,.0f} samples a second"
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """While a stream is open, time counts; of several streams at once, once."""
+        self._pass()
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._pass()
+            self._streams -= 1
+
+    def asked(self) -> None:
+        """A batch is waited for from here on."""
+        self._pass()
+
+    def handed_over(self, samples: int) -> None:
+        """It is there."""
+        self.waited += self._pass()
+        self.batches += 1
+        self.samples += samples
+
+    def _pass(self) -> float:
+        now = time.perf_counter()
+        passed = now - self._seen if self._streams else 0.0
+        self.seconds, self._seen = self.seconds + passed, now
+        return passed
+
 
 @dataclass(frozen=True)
-class _Read:
-    """Batches to read together: their rows, one after another, and where each begins and ends."""
+class _Wanted:
+    """A batch to read: its places in the epoch and its rows, of this rank and (`everybody`) of all ranks."""
 
     epoch: int
-    numbers: list[int]
-    positions: list[np.ndarray]
+    number: int
+    positions: np.ndarray
     rows: np.ndarray
+    everybody: np.ndarray
 
 
 class Loader:
     """Batches of records.
 
     batch_size: of the global batch, of which each rank takes its part. remainder: see `order.REMAINDERS`.
-    ahead: groups of batches that are read while the trainer is busy. readers: threads that read; more than one pays
-    where a read is mostly waiting, as for an object store. pinned: buffers for a GPU.
+    ahead: groups of batches that are read while the trainer is busy with one. readers: threads that read; more pay
+    where a read is mostly waiting, as for an object store, or decoding, as for pictures. pinned: buffers for a GPU.
     timing: how long it was waited for. Raises what `Order` raises.
+
+    A clip that was erased leaves its place empty, so a batch may be smaller. Where a rank's whole part is gone, that
+    rank is handed a batch of no clips and stays in step with the others: a trainer on several ranks weighs gradients by
+    `len(batch)`. Where all ranks' clips are gone, each of them gets an EmptyBatch, when its turn comes.
     """
 
     def __init__(
@@ -74,9 +118,11 @@ class Loader:
         ranks: int = 1,
         remainder: str = "drop",
         ahead: int = 2,
-        readers: int = 1,
+        readers: int = 2,
         pinned: bool = False,
     ):
+        if min(ahead, readers) < 1:
+            raise UsageError(f"a loader with {ahead} groups ahead and {readers} readers: it takes one of each at least")
         self.records, self.batch_size = records, batch_size
         self.order = Order(len(records.rows), batch_size, seed, rank, ranks, remainder, records.identity)
         self.timing = Timing()
@@ -94,95 +140,122 @@ class Loader:
     def batches_per_epoch(self) -> int:
         return self.order.batches_per_epoch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         """Batch after batch, epoch after epoch, from where `state_dict` says."""
-        epoch, first = self._next
-        places = ((e, first if e == epoch else 0) for e in count(epoch))
-        for batch in self._stream(read for e, start in places for read in self._epoch(e, start)):
-            self._next = divmod(batch.epoch * self.batches_per_epoch + batch.number + 1, self.batches_per_epoch)
-            yield batch
+        epoch, start = self._next
+        later = (wanted for number in count(epoch + 1) for wanted in self._epoch(number))
+        with closing(self._stream(chain(self._epoch(epoch, start), later))) as stream:
+            for batch in _raising(stream):
+                self._next = divmod(batch.epoch * self.batches_per_epoch + batch.number + 1, self.batches_per_epoch)
+                yield batch
 
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of one epoch from batch number `start` on."""
-        return self._stream(self._epoch(epoch, start))
+        with closing(self._stream(self._epoch(epoch, start))) as stream:
+            yield from _raising(stream)
 
-    def validation(self) -> Iterator[Batch]:
-        """Batches of the held-out speakers in a fixed order, all of them on every rank; the last may be smaller."""
-        yield from self.in_order(self.records.held_out)
+    def validation(self) -> Generator[Batch, None, None]:
+        """Batches of the held-out speakers: see `in_order`."""
+        return self.in_order(self.records.held_out)
 
-    def in_order(self, rows: np.ndarray) -> Iterator[Batch]:
-        """Batches of these rows, in their order; one with no clip left is left out."""
-        positions = np.arange(len(rows))
-        slab = Slab(self.records.fields, self.batch_size)
-        for number, first in enumerate(range(0, len(rows), self.batch_size)):
-            chosen = slice(first, first + self.batch_size)
-            with suppress(EmptyBatch):
-                yield from self._read(_Read(0, [number], [positions[chosen]], rows[chosen]), slab)
+    def in_order(self, rows: np.ndarray) -> Generator[Batch, None, None]:
+        """Batches of these rows in their order, all of them on every rank, each of a rank's size; the last may be
+        smaller, and one with no clip left is left out."""
+        wanted = (
+            _Wanted(0, number, np.arange(first, first + len(some)), some, some)
+            for number, first in enumerate(range(0, len(rows), self._own_size))
+            for some in (rows[first : first + self._own_size],)
+        )
+        with closing(self._stream(wanted)) as stream:
+            yield from (batch for batch in stream if isinstance(batch, Batch))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch of iteration stands: JSON, the same on every rank."""
         return self.order.state(*self._next)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another loader was, on whatever number of ranks. Raises what `Order.place` raises."""
+        """Have the next iteration go on where another loader was, on whatever number of ranks. Raises what
+        `Order.place` raises."""
         self._next = self.order.place(state)
 
     def describe(self) -> dict[str, Any]:
         """What is trained on, for the run's record."""
         return {**self.records.describe(), "seed": self.seed}
 
-    def _epoch(self, epoch: int, start: int) -> Iterator[_Read]:
-        for first in range(start, self.batches_per_epoch, self._together):
-            numbers = list(range(first, min(first + self._together, self.batches_per_epoch)))
-            positions = [self.order.positions(number) for number in numbers]
-            clips = self.order.clips_at(epoch, np.concatenate(positions))
-            yield _Read(epoch, numbers, positions, self.records.rows[clips])
+    def _epoch(self, epoch: int, start: int = 0) -> Iterator[_Wanted]:
+        rows = self.records.rows[self.order.epoch(epoch)]
+        for number in range(start, self.batches_per_epoch):
+            own, everybody = self.order.positions(number), self.order.everybody(number)
+            yield _Wanted(epoch, number, own, rows[own], rows[everybody])
 
-    def _stream(self, reads: Iterable[_Read]) -> Generator[Batch, None, None]:
-        todo, reading = iter(reads), deque[tuple[Future[list[Batch]], Slab]]()
+    def _stream(self, batches: Iterable[_Wanted]) -> Generator[Batch | EmptyBatch, None, None]:
+        todo, reading = iter(batches), deque[tuple[Future[list[Batch | EmptyBatch]], Slab]]()
+        lent: list[Slab] = []
         pool = ThreadPoolExecutor(self._readers, "loader")
-        began = time.perf_counter() - self.timing.seconds
-        try:
-            while True:
-                while len(reading) < self._ahead and (read := next(todo, None)):
-                    slab = self._free.pop() if self._free else self._slab()
-                    reading.append((pool.submit(self._read, read, slab), slab))
-                if not reading:
-                    return
-                future, slab = reading.popleft()
-                asked = time.perf_counter()
-                batches = future.result()
-                self.timing.waited += time.perf_counter() - asked
-                for batch in batches:
-                    self.timing.batches += 1
-                    self.timing.samples += len(batch)
-                    self.timing.seconds = time.perf_counter() - began
-                    yield batch
-                self._free.append(slab)
-        finally:
-            pool.shutdown(cancel_futures=True)
-            self._free += [slab for _, slab in reading]
+
+        def read_ahead() -> None:
+            while len(reading) < self._ahead and (group := list(islice(todo, self._together))):
+                lent.append(self._slab())
+                reading.append((pool.submit(self._read, group, lent[-1]), lent[-1]))
+
+        with self.timing.stream():
+            try:
+                read_ahead()
+                while reading:
+                    future, slab = reading.popleft()
+                    group = future.result()
+                    read_ahead()
+                    for batch in group:
+                        if isinstance(batch, Batch):
+                            self.timing.handed_over(len(batch))
+                        yield batch
+                        self.timing.asked()
+                    lent.remove(slab)
+                    self._free.append(slab)
+            finally:
+                pool.shutdown(cancel_futures=True)
+                self._free += lent
 
     def _slab(self) -> Slab:
-        return Slab(self.records.fields, self._together * self._own_size, self._pinned)
+        try:
+            return self._free.pop()
+        except IndexError:
+            return Slab(self.records.fields, self._together * self._own_size, self._pinned)
 
-    def _read(self, read: _Read, slab: Slab) -> list[Batch]:
+    def _read(self, group: list[_Wanted], slab: Slab) -> list[Batch | EmptyBatch]:
         """The batches of a group, as views of a slab."""
-        here = self.records.read(read.rows, slab.arrays)
-        clip_ids, rows = self.records.clip_ids(read.rows[here]), read.rows[here]
-        batches, first = [], 0
-        ends = np.cumsum([len(positions) for positions in read.positions])
-        for number, positions, is_here in zip(read.numbers, read.positions, np.split(here, ends[:-1]), strict=True):
-            if not is_here.any() and len(positions):
-                raise EmptyBatch(
-                    f"all clips of batch {number} (positions {positions[0]} to {positions[-1]}) were erased or may "
-                    "not be used: take a new snapshot"
+        rows = np.concatenate([wanted.rows for wanted in group])
+        here = self.records.read(rows, slab.arrays) if len(rows) else np.zeros(0, bool)
+        clip_ids = self.records.clip_ids(rows[here])
+        batches: list[Batch | EmptyBatch] = []
+        first = 0
+        ends = np.cumsum([len(wanted.rows) for wanted in group])
+        for wanted, is_here in zip(group, np.split(here, ends[:-1]), strict=True):
+            if not is_here.any() and self._is_gone(wanted.everybody):
+                batches.append(
+                    EmptyBatch(
+                        f"all {len(wanted.everybody)} clips of batch {wanted.number} of epoch {wanted.epoch} were "
+                        "erased or may not be used: take a new snapshot"
+                    )
                 )
-            part = slice(first, first + int(is_here.sum()))
+                continue
+            part = slice(first, first := first + int(is_here.sum()))
             arrays = {name: values[part] for name, values in slab.arrays.items()}
-            batches.append(Batch(read.epoch, number, positions[is_here], rows[part], clip_ids[part], *_parted(arrays)))
-            first = part.stop
+            places = wanted.positions[is_here], wanted.rows[is_here]
+            batches.append(Batch(wanted.epoch, wanted.number, *places, clip_ids[part], *_parted(arrays)))
         return batches
+
+    def _is_gone(self, rows: np.ndarray) -> bool:
+        """Whether none of these is left."""
+        one = Slab(self.records.fields, 1)
+        return not any(self.records.read(rows[i : i + 1], one.arrays).any() for i in range(len(rows)))
+
+
+def _raising(stream: Iterable[Batch | EmptyBatch]) -> Iterator[Batch]:
+    for batch in stream:
+        if isinstance(batch, EmptyBatch):
+            raise batch
+        yield batch
 
 
 def _parted(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

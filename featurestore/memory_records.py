@@ -8,6 +8,7 @@ import numpy as np
 from featurestore.errors import VoxportraitError
 from featurestore.pictures import image_guide
 from featurestore.records import Field
+from featurestore.selection import identity_of_clips
 
 
 class MemoryRecords:
@@ -35,7 +36,8 @@ class MemoryRecords:
         self.rows = np.setdiff1d(np.arange(len(clip_ids), dtype=np.uint64), self.held_out)
         if not len(self.rows):
             raise VoxportraitError("there is no clip to train on")
-        self.identity, self.about = "memory", dict(about or {})
+        self.identity = identity_of_clips("memory", (clip_ids[row] for row in self.rows.tolist()))
+        self.about = dict(about or {})
         self._clip_ids = clip_ids
 
     def read(self, rows: np.ndarray, out: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -4,7 +4,8 @@ An epoch shuffles all clips and cuts them into global batches of a fixed size; e
 stream is the same on any number of ranks, a place in it is (epoch, batch), and a run may go on on other ranks.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -33,7 +34,6 @@ class Order:
     ranks: int = 1
     remainder: str = "drop"
     identity: str = ""
-    _epochs: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self):
         choose("remainder", self.remainder, REMAINDERS)
@@ -41,6 +41,8 @@ class Order:
             raise UsageError(f"rank {self.rank} of {self.ranks} ranks: ranks are counted from 0")
         if self.batch_size < 1 or self.batch_size % self.ranks:
             raise UsageError(f"a batch of {self.batch_size} cannot be shared evenly by {self.ranks} ranks")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"{self.seed} is no seed: a whole number from 0 to 2^63 - 1")
         if not self.batches_per_epoch:
             raise VoxportraitError(
                 f"{self.clips} clips do not fill a batch of {self.batch_size}: take a smaller batch, or keep the rest"
@@ -51,19 +53,19 @@ class Order:
         whole, rest = divmod(self.clips, self.batch_size)
         return whole + bool(rest and self.remainder == "keep")
 
-    def positions(self, number: int) -> np.ndarray:
-        """This rank's places in an epoch for batch `number`: (B,) int64."""
-        first = number * self.batch_size
-        size = min(self.batch_size, self.clips - first)
-        return np.arange(first + size * self.rank // self.ranks, first + size * (self.rank + 1) // self.ranks)
+    def epoch(self, number: int) -> np.ndarray:
+        """The clips of an epoch in its order, each by its number: (clips,) int64."""
+        return epoch_order(self.clips, self.seed, number)
 
-    def clips_at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
-        """The numbers of the clips that stand at these places of an epoch."""
-        if (order := self._epochs.get(epoch)) is None:
-            order = epoch_order(self.clips, self.seed, epoch)
-            self._epochs.clear()
-            self._epochs[epoch] = order
-        return order[positions]
+    def everybody(self, batch: int) -> np.ndarray:
+        """The places of global batch `batch` in an epoch: (B,) int64, fewer for the last where it is kept."""
+        first = batch * self.batch_size
+        return np.arange(first, min(first + self.batch_size, self.clips))
+
+    def positions(self, batch: int) -> np.ndarray:
+        """This rank's part of them; may be empty where the last batch is smaller than the ranks are many."""
+        places = self.everybody(batch)
+        return places[len(places) * self.rank // self.ranks : len(places) * (self.rank + 1) // self.ranks]
 
     def state(self, epoch: int, batch: int) -> dict[str, Any]:
         """Where a run stands, as JSON: before batch `batch` of an epoch. The same on every rank."""
@@ -77,12 +79,21 @@ class Order:
             "identity": self.identity,
         }
 
-    def place(self, state: dict[str, Any]) -> tuple[int, int]:
+    def place(self, state: Mapping[str, Any]) -> tuple[int, int]:
         """(epoch, batch) of a state of this order, on any number of ranks; a VoxportraitError names what differs."""
-        for name, own in self.state(0, 0).items():
-            if name not in ("epoch", "batch") and state.get(name) != own:
-                raise VoxportraitError(
-                    f"the state has {name} {str(state.get(name))[:8]}, this loader {str(own)[:8]}: "
-                    + ("open the snapshot it was made with" if name in ("clips", "identity") else "use the same")
-                )
+        own = self.state(0, 0)
+        if not (own.keys() <= state.keys() and all(_is_count(state[name]) for name in ("epoch", "batch"))):
+            raise VoxportraitError(f"not a loader's state: {str(dict(state))[:80]}")
+        for name in ("batch_size", "seed", "remainder"):
+            if state[name] != own[name]:
+                raise VoxportraitError(f"the state has {name} {state[name]}, this loader {own[name]}: use the same")
+        if (state["clips"], state["identity"]) != (self.clips, self.identity):
+            raise VoxportraitError(
+                f"the state is of {state['clips']} clips ({str(state['identity'])[:8]}), this loader has {self.clips} "
+                f"({self.identity[:8]}): open the snapshot that it was made with; without one, begin anew"
+            )
         return divmod(state["epoch"] * self.batches_per_epoch + state["batch"], self.batches_per_epoch)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0

@@ -121,7 +121,8 @@ def _memory(size: int, pinned: bool) -> np.ndarray:
 
 @dataclass
 class Batch:
-    """What a loader hands over: B clips in compact form. Its arrays are the loader's, until the next is asked for.
+    """What a loader hands over: B clips in compact form. Its arrays are the loader's, until the next is asked for or
+    the stream is closed; see `copy`.
 
     epoch, number: of the batch. positions: (B,) int64, each clip's place in the epoch. rows: (B,) uint64.
     compact: constituent -> (B, ...) as stored, zeros where a clip lacks it; `age` (B,) float32 in years, NaN unknown;

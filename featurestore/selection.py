@@ -29,8 +29,8 @@ def refuse_lacking(split: str, clips: int, lacking: Mapping[str, int]) -> None:
     if lacking:
         counts = ", ".join(f"{key} {number}" for key, number in lacking.items())
         raise VoxportraitError(
-            f"of {clips} clips of split {split!r} lack: {counts}. Fill them, turn them off, or say what to do with "
-            "such clips (missing: zero or skip)"
+            f"of {clips} clips of split {split!r} lack: {counts}. Fill them (voxportrait fill), turn those inputs off "
+            "(another --system), or choose --missing zero or --missing skip"
         )
 
 

@@ -36,6 +36,7 @@ from featurestore.schema import SNAPSHOTS
 from featurestore.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TEXTS_AT_ONCE = 1 << 16
 _LISTED = ["name", "created", "who", "clips", "digest", "selection", "erasure_epoch"]
 
 
@@ -186,7 +187,7 @@ def check(
     checked = [key for key in snapshot.makers if constituents is None or key in constituents]
     columns = [f"{key}_maker" for key in checked if f"{key}_maker" in dataset.schema.names]
     now = dataset.to_table(columns=columns, with_row_id=True)
-    places, present = _find(now["_rowid"].to_numpy(), snapshot.row_ids)
+    places, present = find(now["_rowid"].to_numpy(), snapshot.row_ids)
     called = f"the snapshot {snapshot.name!r}" if snapshot.name else "what was opened"
     if not present.all() and erasure.epoch(store) == snapshot.erasure_epoch:
         raise VoxportraitError(
@@ -254,7 +255,9 @@ def _digest(table: pa.Table, splits: np.ndarray, makers: dict[str, Recorded]) ->
         texts = table[name] if name in table.column_names else pa.nulls(len(table), pa.string())
         content.update(f"{name}\n".encode())
         content.update(pc.binary_length(texts).fill_null(-1).to_numpy().astype("<i4").tobytes())
-        content.update("".join(text or "" for text in texts.to_pylist()).encode())
+        for first in range(0, len(texts), _TEXTS_AT_ONCE):
+            part = texts.slice(first, _TEXTS_AT_ONCE).to_pylist()
+            content.update("".join(text or "" for text in part).encode())
     content.update(b"split\n" + splits.tobytes())
     for key, one in sorted(makers.items()):
         content.update(f"{key}\n".encode() + b"".join(f"{digest}\n".encode() for digest in one.digests))
@@ -282,7 +285,7 @@ def _row(snapshot: Snapshot) -> pa.Table:
     return pa.table({name: pa.array([value], SNAPSHOTS.field(name).type) for name, value in columns.items()}, SNAPSHOTS)
 
 
-def _find(here: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find(here: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each of `wanted` is in `here`, and whether it is: both (n,)."""
     if not len(here):
         return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)

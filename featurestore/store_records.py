@@ -5,7 +5,10 @@ has removed that one, at the newest. Makers must be the same then. Places of era
 changes its position. What is small (ids, labels) is read once and kept.
 """
 
-from collections.abc import Mapping, Sequence
+import ctypes
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -23,7 +26,7 @@ from featurestore.policy import COLUMNS, Policy
 from featurestore.records import ARRAYS, PICTURES, Field, fields_of
 from featurestore.schema import decode
 from featurestore.selection import MISSING, identity_in_snapshot, identity_of_clips, refuse_lacking
-from featurestore.store import Store
+from featurestore.store import Store, lance_errors
 
 READ_AT_ONCE = 1 << 16
 """Bytes that a local read takes in together: small values of neighbouring clips come in one read, as from S3."""
@@ -58,11 +61,8 @@ class StoreRecords:
         self.fields: Mapping[str, Field] = fields_of(layout.constituents, pictures)
         self._pictures = tuple(pictures)
         self.needed = tuple(dict.fromkeys(key for name in pictures for key in PICTURES[name].made_of))
-        self.dataset = store.place.table("clips", block_size=READ_AT_ONCE)
-        if snapshot is None:
-            self.snapshot = snapshots.look(store, self.policy)
-        else:
-            self.snapshot = snapshots.read(store, snapshot, {*layout.constituents, *self.needed})
+        self._used = {*layout.constituents, *self.needed}
+        self.snapshot, self.dataset = self._opened(snapshot)
         self._policies = (self.policy, self.snapshot.policy(self.policy.judged))
         self.constituents = tuple(key for key in layout.constituents if key in self.snapshot.makers)
         self.rows, self.held_out = self.places(split), self.places(held_out)
@@ -74,8 +74,11 @@ class StoreRecords:
             )
         self._refused = self._refused_rows(self.dataset)
         self._by_row = np.argsort(self.snapshot.row_ids)
+        self._had = {key: had for key in self.constituents if not (had := self.snapshot.had(key)).all()}
         self._clip_ids, self._labels = self._small()
         self.identity = self._identity()
+        self._reopening = Lock()
+        _keep_freed_memory()
 
     def read(self, rows: np.ndarray, out: Mapping[str, np.ndarray]) -> np.ndarray:
         """See `records.Records`. Raises VoxportraitError where a value was made anew since the store was opened."""
@@ -84,18 +87,22 @@ class StoreRecords:
         table = self._take(rows, ["_rowid", *dict.fromkeys(columns)])
         found = table["_rowid"].to_numpy()
         here = np.isin(rows, found)
-        chosen, n = rows[here], int(here.sum())
+        chosen = rows[here]
         back, places = np.searchsorted(found, chosen), self._place(chosen)
         for key, field in self.fields.items():
-            target = out[key][:n]
+            target = out[key][: len(chosen)]
             if key in arrays:
-                had = self.snapshot.had(key)[places]
                 _copy(table[key], field, back, target)
-                target[~had] = 0
+                if key in self._had:
+                    target[~self._had[key][places]] = 0
             elif key in self._labels:
                 target[...] = self._labels[key][places]
             elif key in PICTURES:
-                _READ[key](table, field, back, target)
+                if (broken := _READ[key](table, field, back, target)) is not None:
+                    raise VoxportraitError(
+                        f"the {key} of {self.clip_ids(chosen[broken : broken + 1])[0]} in {self.store.place.shown} is "
+                        f"no picture of {field.shape[1]} x {field.shape[0]}: see voxportrait store verify"
+                    )
             else:
                 target[...] = _UNKNOWN.get(CATALOGUE[key].kind, 0)
         return here
@@ -141,41 +148,71 @@ class StoreRecords:
             refuse_lacking(split, int(self.snapshot.has(split, self.needed).sum()), self.lacking(split))
         return self.snapshot.places(split, self.needed)
 
+    def _opened(self, name: str | None) -> tuple[snapshots.Snapshot, lance.LanceDataset]:
+        """What there is, by a snapshot or as it is now, and the clips as they were then or later."""
+        version = self.store.table("clips").version
+        if name is None:
+            found = snapshots.look(self.store, self.policy)
+        else:
+            found = snapshots.read(self.store, name, self._used)
+        dataset = self.store.place.table("clips", block_size=READ_AT_ONCE)
+        if dataset.version != version:
+            found = snapshots.check(self.store, found, dataset, self._used)
+        return found, dataset
+
     def _small(self) -> tuple[pa.StringArray, dict[str, np.ndarray]]:
         """Of every place of the snapshot: the clip's id, "" where it is gone, and its labels as numbers."""
         labels = [key for key in self.constituents if CATALOGUE[key].kind not in ARRAYS]
         table = self.dataset.to_table(columns=["clip_id", *labels], with_row_id=True)
-        at = pc.index_in(pa.array(self.snapshot.row_ids), value_set=table["_rowid"].combine_chunks())
+        at, present = snapshots.find(table["_rowid"].to_numpy(), self.snapshot.row_ids)
         numbers = {}
         for key in labels:
-            values = _numbers(key, table[key]).take(at)
-            had = pa.array(self.snapshot.had(key))
-            numbers[key] = pc.if_else(had, values, None).fill_null(_UNKNOWN[CATALOGUE[key].kind]).to_numpy()
-        return table["clip_id"].combine_chunks().take(at).fill_null(""), numbers
+            kind = CATALOGUE[key].kind
+            known = present & self.snapshot.had(key)
+            numbers[key] = np.where(known, _numbers(key, table[key])[at], _UNKNOWN[kind]).astype(_SMALL[kind])
+        ids = table["clip_id"].combine_chunks().take(pa.array(at, mask=~present)).fill_null("")
+        again = np.flatnonzero(pc.equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False) & present[1:])
+        if len(again):
+            raise VoxportraitError(
+                f"{ids[int(again[0])]} is in {self.store.place.shown} twice, as are {len(again) - 1} others: see "
+                "voxportrait store verify"
+            )
+        return ids, numbers
 
     def _place(self, rows: np.ndarray) -> np.ndarray:
         return self._by_row[np.searchsorted(self.snapshot.row_ids, rows, sorter=self._by_row)]
 
     def _identity(self) -> str:
         if self.snapshot.name:
-            keys = {*self.layout.constituents, *self.needed}
-            return identity_in_snapshot(self.split, self.snapshot.digest, self.missing, keys)
-        return identity_of_clips(self.split, self.clip_ids(self.rows))
+            return identity_in_snapshot(self.split, self.snapshot.digest, self.missing, self._used)
+        return identity_of_clips(self.split, self._each_id(self.rows))
+
+    def _each_id(self, rows: np.ndarray) -> Iterator[str]:
+        for first in range(0, len(rows), _IDS_AT_ONCE):
+            yield from self.clip_ids(rows[first : first + _IDS_AT_ONCE])
 
     def _take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
         """Rows in ascending order, less those that are gone or refused; from the newest version where this is gone."""
         for _ in range(REOPENED):
+            dataset = self.dataset
             try:
-                return self.dataset._take_rows(np.setdiff1d(rows, self._refused).tolist(), columns=columns)
+                return self._taken(dataset, rows, columns)
             except (OSError, ValueError):  # as Lance and Arrow tell of a file that is gone
-                self._reopen()
-        return self.dataset._take_rows(np.setdiff1d(rows, self._refused).tolist(), columns=columns)
+                self._reopen(dataset)
+        with lance_errors(f"reading {self.store.place.shown}"):
+            return self._taken(self.dataset, rows, columns)
 
-    def _reopen(self) -> None:
-        dataset = self.store.place.table("clips", block_size=READ_AT_ONCE)
-        snapshots.check(self.store, self.snapshot, dataset, {*self.constituents, *self.needed})
-        self._refused = self._refused_rows(dataset)
-        self.dataset = dataset
+    def _taken(self, dataset: lance.LanceDataset, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        return dataset._take_rows(np.setdiff1d(rows, self._refused).tolist(), columns=columns)
+
+    def _reopen(self, failed: lance.LanceDataset) -> None:
+        """Go to the newest version, where no other reader has."""
+        with self._reopening:
+            if self.dataset is failed:
+                dataset = self.store.place.table("clips", block_size=READ_AT_ONCE)
+                snapshots.check(self.store, self.snapshot, dataset, self._used)
+                self._refused = self._refused_rows(dataset)
+                self.dataset = dataset
 
     def _refused_rows(self, dataset: lance.LanceDataset) -> np.ndarray:
         """Rows of a version of `clips` that a policy does not allow."""
@@ -186,7 +223,9 @@ class StoreRecords:
         return table["_rowid"].to_numpy()[~allowed]
 
 
-_UNKNOWN = {"number": np.nan, "label": -1}
+_UNKNOWN, _SMALL = {"number": np.nan, "label": -1}, {"number": np.float32, "label": np.int16}
+
+_IDS_AT_ONCE = 1 << 16
 
 _COLUMNS = {
     "target": ("face_128",),
@@ -197,11 +236,11 @@ _COLUMNS = {
 """Of each picture: the columns that it is read from."""
 
 
-def _numbers(key: str, column: pa.ChunkedArray) -> pa.Array:
-    """A label column as numbers: years as they are, a label as its code."""
+def _numbers(key: str, column: pa.ChunkedArray) -> np.ndarray:
+    """A label column as numbers: years as they are, NaN where unknown; a label as its code, -1 where unknown."""
     if CATALOGUE[key].kind == "number":
-        return column.combine_chunks()
-    return pc.index_in(column.combine_chunks(), value_set=pa.array(ATTRIBUTES[key])).cast(pa.int64())
+        return column.to_numpy()
+    return pc.index_in(column, value_set=pa.array(ATTRIBUTES[key])).fill_null(-1).to_numpy()
 
 
 def _copy(column: pa.ChunkedArray, field: Field, back: np.ndarray, out: np.ndarray) -> None:
@@ -209,9 +248,14 @@ def _copy(column: pa.ChunkedArray, field: Field, back: np.ndarray, out: np.ndarr
     np.take(decode(column, field.shape, field.dtype, nulls=True), back, axis=0, out=out, mode="clip")
 
 
-def _read_face(column: pa.ChunkedArray, field: Field, back: np.ndarray, out: np.ndarray) -> None:
-    for place, row in enumerate(back):
-        out[place] = cv2.imdecode(np.frombuffer(column[int(row)].as_buffer(), np.uint8), cv2.IMREAD_COLOR_RGB)
+def _read_face(column: pa.ChunkedArray, field: Field, back: np.ndarray, out: np.ndarray) -> int | None:
+    for place, row in enumerate(back.tolist()):
+        data = np.frombuffer(column[row].as_buffer(), np.uint8)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
+        if picture is None or picture.shape != field.shape:
+            return place
+        out[place] = picture
+    return None
 
 
 def _read_bottom(column: pa.ChunkedArray, field: Field, back: np.ndarray, out: np.ndarray) -> None:
@@ -226,4 +270,19 @@ _READ = {
     "face": lambda table, *more: _read_face(table["face"], *more),
     "bottom": lambda table, *more: _read_bottom(table["face_parts"], *more),
 }
-"""How each picture is read: (table, field, back, out)."""
+"""How each picture is read: (table, field, back, out) -> the first place that holds no such picture, or None."""
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what a read has freed for the next one, where it can be told.
+
+    Handing 30 MB back to the system and having them zeroed again costs about as much as reading them.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        library.mallopt(_M_TRIM_THRESHOLD, 512 << 20)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
