@@ -21,9 +21,12 @@ import numpy as np
 
 from featurestore.conditioning import Layout
 from featurestore.console import bar
+from featurestore.exporting import export
+from featurestore.exports import ExportRecords
 from featurestore.feed import Feed
 from featurestore.loader import GROUP, Loader
 from featurestore.records import PICTURES, Field
+from featurestore.store_records import StoreRecords
 from infra.bench.random_store import LAYOUT, random_store
 from infra.bench.rounds import Samples, alternate, machine, summary
 from infra.bench.rowwise import Rowwise, build
@@ -57,12 +60,18 @@ def run(rows: int = 5_000, batch_size: int = 64, rounds: int = 5, seconds: float
             building = beside.submit(build, Path(folder) / "rows", rows)
             store = random_store(f"{folder}/store", rows)
             building.result()
-        assembled, compact = store.batches(LAYOUT, batch_size), store.batches(LAYOUT, batch_size)
-        touched = bytes_per_sample(compact.records.fields, LAYOUT)
+        cache = Path(folder) / "cache.safetensors"
+        export(store, cache, LAYOUT)
+        stored, kept = StoreRecords(store, LAYOUT), ExportRecords(cache, LAYOUT)
+        assembled, compact = Loader(stored, batch_size), Loader(stored, batch_size)
+        cached, cached_compact = Loader(kept, batch_size), Loader(kept, batch_size)
+        touched = bytes_per_sample(stored.fields, LAYOUT)
         contenders: dict[str, Callable[[], Samples]] = {
             "rowwise": lambda: _rowwise(Rowwise(Path(folder) / "rows"), rows),
             "assembled": lambda: _assembled(assembled),
             "compact": lambda: _compact(compact),
+            "cached": lambda: _assembled(cached),
+            "cached_compact": lambda: _compact(cached_compact),
             "feed": lambda: _feed(compact),
             "memcpy": _Memory(touched, batch_size).copied,
         }
@@ -71,10 +80,11 @@ def run(rows: int = 5_000, batch_size: int = 64, rounds: int = 5, seconds: float
     medians = found["samples_per_second"]
     return {
         "samples_per_second": medians,
-        "ratios": {f"{one}_vs_{other}": medians[one] / medians[other] for one, other in RATIOS if one in medians},
+        "ratios": {f"{one}_vs_{other}": medians[one] / medians[other] for one, other in RATIOS},
         "bytes_per_sample": touched,
         "limited_by": _limit(assembled, "lance reads"),
-        "waited": {"assembled": assembled.timing.share},
+        "cached_limited_by": _limit(cached, "cache reads"),
+        "waited": {"assembled": assembled.timing.share, "cached": cached.timing.share},
         "spread": found["spread"],
         "rows": rows,
         "batch_size": batch_size,

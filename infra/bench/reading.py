@@ -20,7 +20,10 @@ import numpy as np
 import psutil
 
 from featurestore.console import bar
+from featurestore.exporting import export
+from featurestore.exports import ExportRecords
 from featurestore.loader import Loader
+from featurestore.records import fields_of
 from featurestore.store import Store
 from infra.bench.objects import Server, serving
 from infra.bench.random_store import LAYOUT, random_store
@@ -29,11 +32,16 @@ from infra.bench.rounds import machine, summary
 LATENCY = 0.02
 """Seconds until the object store answers."""
 
+COLD_PART = 5
+"""One of so many clips is read in a cold round: a disk that reads their neighbours too does it in vain."""
+
 FAR_CLIPS = 2_048
 """Clips that a round reads from the object store."""
 
 STEP = 0.005
 """Seconds that a trainer needs for a batch, waiting for its GPU."""
+
+EXPORT = "export/records.safetensors"
 
 FROM_DISK = 0.5
 """Of a row's bytes: what the disk must have read of it at least, if its pages were cold."""
@@ -78,47 +86,42 @@ class Case:
 
 
 def run(rows: int = 5_000, batch_size: int = 64, rounds: int = 3) -> dict[str, Any]:
-    """Medians of alternating rounds over `rows` random clips: an epoch, or its end from the object store.
+    """Medians of alternating rounds over `rows` random clips: an epoch, or its end if cold or far away.
 
     Returns, by case, samples_per_second and spread; disk_bytes_per_sample and requests_per_sample; waited: the share of
     the time for which a trainer waits who takes `STEP` for a batch. A cold case is None where the pages could not be
     dropped, as in memory file systems. bytes_per_row, and the machine.
     """
-    with tempfile.TemporaryDirectory() as folder, serving(folder, LATENCY) as server:
-        with bar("bench reading", timed=False) as progress:
-            progress(0, rounds + 2, f"{rows:,} rows")
-            store = random_store(f"{folder}/store", rows)
-            cases = _cases(store, Path(folder), server, batch_size)
-            found: dict[str, list[Reading]] = {name: [] for name in cases}
-            for number in range(rounds):
-                for name, case in cases.items():
-                    progress(number + 1, rounds + 2, name)
-                    found[name].append(case.read(number))
-            waited = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(folder, LATENCY) as server,
+        bar("bench reading", timed=False) as progress,
+    ):
+        progress(0, rounds + 2, f"{rows:,} rows")
+        store = random_store(f"{folder}/store", rows)
+        Path(folder, EXPORT).parent.mkdir()
+        export(store, Path(folder, EXPORT), LAYOUT)
+        cases = _cases(store, Path(folder), server, batch_size)
+        found: dict[str, list[Reading]] = {name: [] for name in cases}
+        for number in range(rounds):
             for name, case in cases.items():
-                progress(rounds + 1, rounds + 2, f"{name}, trainer")
-                waited[name] = case.read(rounds, STEP).waited
-        row = sum(field.nbytes for field in next(iter(cases.values())).open().records.fields.values())
-    measured = {
-        name: readings
-        for name, readings in found.items()
-        if not cases[name].drop or min(one.disk_bytes / one.clips for one in readings) > FROM_DISK * row
+                progress(number + 1, rounds + 2, name)
+                found[name].append(case.read(number))
+        waiting = {}
+        for name, case in cases.items():
+            progress(rounds + 1, rounds + 2, f"{name}, trainer")
+            waiting[name] = case.read(rounds, STEP)
+    row = sum(field.nbytes for field in fields_of(LAYOUT.constituents).values())
+    warm = {name for name, case in cases.items() if case.drop and _of_each(found[name], "disk_bytes") < FROM_DISK * row}
+    measured = {name: readings for name, readings in found.items() if name not in warm}
+    results: dict[str, dict[str, Any]] = {
+        **summary({name: [one.clips / one.seconds for one in readings] for name, readings in measured.items()}),
+        "waited": {name: waiting[name].waited for name in measured},
     }
-    rates = {name: [one.clips / one.seconds for one in readings] for name, readings in measured.items()}
-    none = dict.fromkeys(set(cases) - set(measured))
     return {
-        **{what: numbers | none for what, numbers in summary(rates).items()},
-        "waited": {name: share for name, share in waited.items() if name in measured} | none,
-        "disk_bytes_per_sample": {
-            name: float(np.median([one.disk_bytes / one.clips for one in readings]))
-            for name, readings in found.items()
-            if cases[name].drop
-        },
-        "requests_per_sample": {
-            name: float(np.median([one.requests / one.clips for one in readings]))
-            for name, readings in found.items()
-            if cases[name].server
-        },
+        **{what: numbers | dict.fromkeys(sorted(warm)) for what, numbers in results.items()},
+        "disk_bytes_per_sample": {name: _of_each(found[name], "disk_bytes") for name in cases if cases[name].drop},
+        "requests_per_sample": {name: _of_each(found[name], "requests") for name in cases if cases[name].server},
         "bytes_per_row": row,
         "rows": rows,
         "batch_size": batch_size,
@@ -127,18 +130,30 @@ def run(rows: int = 5_000, batch_size: int = 64, rounds: int = 3) -> dict[str, A
     }
 
 
+def _of_each(readings: list[Reading], what: str) -> float:
+    """How much of something a clip cost: the median of rounds."""
+    return float(np.median([getattr(one, what) / one.clips for one in readings]))
+
+
 def _cases(store: Store, folder: Path, server: Server, batch_size: int) -> dict[str, Case]:
     far = Store(server.address("store"))
-    stored = Path(store.place.root)
+    records = folder / EXPORT
     rows = store.table("clips").count_rows()
+    few = max(batch_size, rows // COLD_PART)
 
     def batches(place: Store, readers: int) -> Callable[[], Loader]:
         return lambda: place.batches(LAYOUT, batch_size, readers=readers)
 
+    def exported(readers: int) -> Callable[[], Loader]:
+        return lambda: Loader(ExportRecords(records, LAYOUT), batch_size, readers=readers)
+
     return {
         "store_hot": Case(batches(store, 1), rows),
-        "store_cold": Case(batches(store, 1), rows, stored),
-        "store_cold_4": Case(batches(store, 4), rows, stored),
+        "export_hot": Case(exported(1), rows),
+        "store_cold": Case(batches(store, 1), few, folder / "store"),
+        "store_cold_4": Case(batches(store, 4), few, folder / "store"),
+        "export_cold": Case(exported(1), few, records.parent),
+        "export_cold_4": Case(exported(4), few, records.parent),
         "store_object_store": Case(batches(far, 1), FAR_CLIPS, server=server),
         "store_object_store_4": Case(batches(far, 4), FAR_CLIPS, server=server),
         "store_object_store_8": Case(batches(far, 8), FAR_CLIPS, server=server),

@@ -24,14 +24,17 @@ def test_the_bench_of_assembly_measures_what_it_names(monkeypatch):
     monkeypatch.setattr(assembly, "WARM", 0)
     found = assembly.run(rows=96, batch_size=16, rounds=2, seconds=0.0)
     speeds = found["samples_per_second"]
-    assert {"rowwise", "assembled", "compact", "memcpy"} <= set(speeds)
-    assert {"assembled_vs_rowwise", "assembled_vs_memcpy", "compact_vs_memcpy"} <= set(found["ratios"])
+    assert {"rowwise", "assembled", "compact", "cached", "cached_compact", "memcpy"} <= set(speeds)
+    assert {"assembled_vs_rowwise", "assembled_vs_memcpy", "compact_vs_memcpy", "cached_vs_memcpy"} <= set(
+        found["ratios"]
+    )
     for name, ratio in found["ratios"].items():
         one, other = name.split("_vs_")
         assert ratio == pytest.approx(speeds[one] / speeds[other])
     for name, (slowest, fastest) in found["spread"].items():
         assert 0 < slowest <= speeds[name] <= fastest
     assert found["limited_by"] in ("lance reads", "assembly")
+    assert found["cached_limited_by"] in ("cache reads", "assembly")
     assert (found["rows"], found["batch_size"], found["rounds"]) == (96, 16, 2)
 
 

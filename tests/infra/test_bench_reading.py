@@ -10,10 +10,11 @@ from infra.bench.reading import forget_pages, run
 
 def test_the_bench_of_reading_measures_each_way_to_read():
     found = run(rows=64, batch_size=16, rounds=1)
-    ways = {"store_hot", "store_cold", "store_cold_4", *(f"store_object_store{end}" for end in ("", "_4", "_8"))}
+    near = {f"{source}_{pages}" for source in ("store", "export") for pages in ("hot", "cold", "cold_4")}
+    ways = near | {f"store_object_store{end}" for end in ("", "_4", "_8")}
     for what in ("samples_per_second", "waited", "spread"):
         assert ways <= set(found[what])
-    for way in ("store_hot", "store_object_store"):
+    for way in ("store_hot", "export_hot", "store_object_store"):
         assert found["samples_per_second"][way] > 0
         assert 0 <= found["waited"][way] <= 1
     assert found["requests_per_sample"]["store_object_store"] > 0
