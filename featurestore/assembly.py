@@ -4,19 +4,29 @@ assemble = Assembler(layout, "cuda")
 matrix = assemble(compact, dropped)          # (B, 256, 768), valid until the next call
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from math import prod
+from threading import local
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from featurestore.catalogue import ATTRIBUTES, CATALOGUE
 from featurestore.conditioning import COLUMNS, ROWS, Block, Layout
+from featurestore.cores import spread
 from featurestore.errors import VoxportraitError
+
+AT_ONCE = 1 << 18
+"""Numbers that a core of a CPU takes through all steps at once: they stay in its cache."""
 
 
 class Assembler:
     """Makes the matrix on a device, in one buffer that is used again by the next call.
 
-    allow_missing: a constituent that is not in the batch gives zero rows; else it is a VoxportraitError.
+    Values are multiplied by the block's scale in float32, NaN becomes 0, and they are cut to +-clamp.
+    allow_missing: a constituent that is not in the batch gives what unknown values give; else it is a VoxportraitError.
     dtype: of the matrix: torch.float32 or torch.bfloat16. reuse: False for a matrix of its own from each call.
     """
 
@@ -30,36 +40,65 @@ class Assembler:
     ):
         self.layout, self.device, self.allow_missing = layout, torch.device(device), allow_missing
         self.dtype, self.reuse = dtype, reuse
-        self._on = [block for block in layout.blocks if block.constituent not in layout.off]
-        self._off = [block for block in layout.blocks if block.constituent in layout.off]
+        self._off = [block for block in layout.blocks if block not in layout.on]
+        self._runs = {block: _runs(block.take) for block in layout.on if block.encoding == "values"}
+        self._tables = {
+            block: _table(block, layout.clamp).to(self.device, dtype)
+            for block in layout.on
+            if block.encoding in ("one-hot", "level")
+        }
         self._buffer = self._zeros(0)
-        self._work: dict[str, Tensor] = {}
-        self._take = {b: torch.tensor(b.take, device=self.device) for b in layout.blocks if b.take}
-        self._codes = {b: torch.tensor(b.codes or range(b.columns), device=self.device) for b in layout.blocks}
+        self._local = local()
 
-    def __call__(self, compact: Mapping[str, Tensor], dropped: Mapping[str, Tensor] | None = None) -> Tensor:
+    def __call__(
+        self,
+        compact: Mapping[str, Tensor],
+        dropped: Mapping[str, Tensor] | None = None,
+        size: int | None = None,
+    ) -> Tensor:
         """(B, 256, 768) from a compact batch (see `records.Batch`) on the device; valid until the next call.
 
-        dropped: constituent -> (B,) bool, where its value is to be treated as unknown.
+        dropped: constituent -> (B,) bool, where its value is to be treated as unknown. size: B, where the batch may
+        hold no constituent at all. Raises VoxportraitError for what is missing or has the wrong shape.
         """
-        missing = [key for key in self.layout.constituents if key not in compact]
-        if missing and not self.allow_missing:
-            raise VoxportraitError(
-                f"the batch lacks {', '.join(missing)}: fill them, leave them out, or allow missing ones"
-            )
-        matrix = self._matrix(len(next(iter(compact.values()))))
-        for block in self._on:
-            key = block.constituent
-            if key in missing:
+        size = len(next(iter(compact.values()))) if size is None else size
+        self._check(compact, size)
+        matrix, dropped = self._matrix(size), dropped or {}
+        pieces: list[Callable[[], object]] = []
+        for block in self.layout.on:
+            values, unknown = compact.get(block.constituent), dropped.get(block.constituent)
+            if values is None:
                 _clear(matrix, block)
             elif block.encoding == "values":
-                self._copy(matrix, block, compact[key])
+                pieces += self._copies(matrix, block, values, unknown)
             else:
-                self._encode(matrix, block, compact[key], (dropped or {}).get(key))
+                pieces.append(partial(self._encode, matrix, block, values, unknown))
+        if self.device.type == "cpu":
+            spread(pieces)
+        else:
+            for piece in pieces:
+                piece()
         return matrix
 
+    def _check(self, compact: Mapping[str, Tensor], size: int) -> None:
+        missing = [key for key in self.layout.constituents if key not in compact]
+        if missing and not self.allow_missing:
+            count = f"{len(missing)} constituents" if len(missing) > 1 else "1 constituent"
+            raise VoxportraitError(
+                f"the batch lacks {count} of the layout {self.layout.name}: {', '.join(missing)}; "
+                "fill them, leave them out, or allow missing ones"
+            )
+        for block in self.layout.on:
+            if block.constituent not in compact:
+                continue
+            clips, *shape = compact[block.constituent].shape
+            if (want := CATALOGUE[block.constituent].shape) != tuple(shape):
+                raise VoxportraitError(f"{block} takes {want} values, the batch has {tuple(shape)}")
+            if clips != size:
+                raise VoxportraitError(f"{block} has {clips} clips, the batch has {size}")
+
     def _zeros(self, size: int) -> Tensor:
-        matrix = torch.zeros(size, ROWS, COLUMNS, device=self.device, dtype=self.dtype)
+        matrix = zeros((size, ROWS, COLUMNS), self.device, self.dtype)
         for block in self._off:
             _clear(matrix, block)
         return matrix
@@ -71,42 +110,58 @@ class Assembler:
             self._buffer = self._zeros(size)
         return self._buffer[:size]
 
-    def _copy(self, matrix: Tensor, block: Block, values: Tensor) -> None:
-        cells = matrix[(slice(None), *block.cells)]
-        if block.take:
-            values = values.index_select(1, self._take[block])
+    def _copies(self, matrix: Tensor, block: Block, values: Tensor, dropped: Tensor | None) -> Iterator[partial[None]]:
+        """What fills a block's cells, a few samples at a time on a CPU."""
+        clips = max(1, AT_ONCE // (block.rows * block.columns) if self.device.type == "cpu" else len(matrix))
         if values.ndim == 2:
             values = values.unsqueeze(1)
-        if values.shape != cells.shape:
-            want, got = tuple(cells.shape[1:]), tuple(values.shape[1:])
-            raise VoxportraitError(f"block {block.constituent} takes {want} values, the batch has {got}")
-        work = self._float(block, values)
-        work.mul_(block.scale).nan_to_num_(0.0).clamp_(-self.layout.clamp, self.layout.clamp)
-        cells.copy_(work)
+        sources = zip(*(values[:, rows].split(clips) for _, rows in self._runs[block]), strict=True)
+        targets = matrix[(slice(None), *block.cells)].split(clips)
+        unknown = [None] * len(targets) if dropped is None else dropped.split(clips)
+        for cells, parts, gone in zip(targets, sources, unknown, strict=True):
+            yield partial(self._copy, block, cells, parts, gone)
 
-    def _float(self, block: Block, values: Tensor) -> Tensor:
-        """The values in float32, in a buffer of the block's own: arithmetic is faster there than in the matrix."""
-        work = self._work.get(block.constituent)
-        if work is None or len(work) < len(values):
-            work = self._work[block.constituent] = torch.empty(values.shape, device=self.device)
-        return work[: len(values)].copy_(values)
+    def _copy(self, block: Block, cells: Tensor, sources: tuple[Tensor, ...], dropped: Tensor | None) -> None:
+        work = self._work(cells.numel()).view(cells.shape)
+        for (to, _), values in zip(self._runs[block], sources, strict=True):
+            work[:, to].copy_(values)
+        work.mul_(block.scale).nan_to_num_(0.0)
+        if dropped is not None:
+            work.masked_fill_(dropped[:, None, None], 0.0)
+        if cells.dtype == work.dtype:
+            torch.clamp(work, -self.layout.clamp, self.layout.clamp, out=cells)
+        else:
+            cells.copy_(work.clamp_(-self.layout.clamp, self.layout.clamp))
+
+    def _work(self, numbers: int) -> Tensor:
+        """Room for so many float32, each thread's own."""
+        work = getattr(self._local, "work", None)
+        if work is None or work.numel() < numbers:
+            work = self._local.work = zeros((numbers,), self.device, torch.float32)
+        return work[:numbers]
 
     def _encode(self, matrix: Tensor, block: Block, values: Tensor, dropped: Tensor | None) -> None:
-        cells = matrix[(slice(None), *block.cells)]
         known = ~values.isnan() if block.encoding == "constant" else values >= 0
         if dropped is not None:
             known = known & ~dropped
         if block.encoding == "constant":
-            numbers = (values * block.scale).nan_to_num(0.0).clamp(-self.layout.clamp, self.layout.clamp) * known
-            cells.copy_(numbers[:, None, None].expand_as(cells))
-        elif block.encoding == "one-hot":
-            columns = self._codes[block][values.clamp(min=0)]
-            cells.zero_().scatter_(2, columns[:, None, None], known.to(self.dtype)[:, None, None])
+            clamp = self.layout.clamp
+            numbers = (values.float() * block.scale).nan_to_num(0.0).clamp(-clamp, clamp) * known
+            rows = numbers[:, None]
         else:
-            levels = self._codes[block][values.clamp(min=0)] * known
-            cells.copy_(levels[:, None, None].expand_as(cells))
+            rows = self._tables[block].index_select(0, torch.where(known, values + 1, 0))
+        matrix[(slice(None), *block.cells)] = rows[:, None]
         if block.unknown_column is not None:
             matrix[:, block.row, block.unknown_column] = (~known).to(self.dtype)
+
+
+def zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A buffer that may be written to in and outside of inference mode; on a CPU in large pages, as numpy's are."""
+    with torch.inference_mode(False):
+        if device.type == "cpu":
+            memory = np.zeros(max(1, prod(shape)) * dtype.itemsize, np.uint8)
+            return torch.from_numpy(memory).view(dtype)[: prod(shape)].view(shape)
+        return torch.zeros(shape, device=device, dtype=dtype)
 
 
 def _clear(matrix: Tensor, block: Block) -> None:
@@ -114,3 +169,30 @@ def _clear(matrix: Tensor, block: Block) -> None:
     matrix[(slice(None), *block.cells)] = 0
     if block.unknown_column is not None:
         matrix[:, block.row, block.unknown_column] = 1
+
+
+def _runs(take: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """Rows that are taken, in slices: where they go, and where they come from."""
+    if not take:
+        return [(slice(None), slice(None))]
+    runs, start = [], 0
+    while start < len(take):
+        step = max(1, take[start + 1] - take[start]) if start + 1 < len(take) else 1
+        end = start + 1
+        while end < len(take) and take[end] - take[end - 1] == step:
+            end += 1
+        runs.append((slice(start, end), slice(take[start], take[end - 1] + 1, step)))
+        start = end
+    return runs
+
+
+def _table(block: Block, clamp: float) -> Tensor:
+    """What stands in the block's columns: (labels + 1, columns), first for what is unknown, then for each code."""
+    codes = block.codes or range(len(ATTRIBUTES[block.constituent]))
+    table = torch.zeros(len(codes) + 1, block.columns)
+    for row, code in enumerate(codes, start=1):
+        if block.encoding == "one-hot":
+            table[row, code] = 1
+        else:
+            table[row] = code
+    return table.clamp_(-clamp, clamp)

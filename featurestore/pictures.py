@@ -1,4 +1,4 @@
-"""Pictures as training takes them: the 8 px guide of a face, and bytes as numbers on a device."""
+"""Pictures as training takes them: the 8 px guide of a face."""
 
 import numpy as np
 
