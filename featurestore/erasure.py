@@ -39,7 +39,8 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Erasure:
-    """An erasure that is done. proof: see docs/forgetting.md; settled: pictures removed, checkpoints to train again."""
+    """An erasure that is done. proof: see docs/forgetting.md; settled: what was removed outside, and is to be trained
+    again."""
 
     erasure_id: str
     epoch: int
@@ -108,7 +109,7 @@ def resume(
 
 
 def preview(store: Store, speakers: Sequence[str] = (), clips: Sequence[str] = ()) -> dict[str, Any]:
-    """What `forget` would remove, in numbers: {"speakers", "clips", "fragments", "quarantined", "pictures",
+    """What `forget` would remove, in numbers: {"speakers", "clips", "fragments", "quarantined", "pictures", "exports",
     "checkpoints"}. Only reads."""
     chosen = _choose(store, speakers, clips, Forgotten.of(store.place))
     if not chosen.rows:
@@ -124,6 +125,7 @@ def preview(store: Store, speakers: Sequence[str] = (), clips: Sequence[str] = (
         "fragments": len(np.unique(table["_rowaddr"].to_numpy() >> np.uint64(32))),
         "quarantined": pc.sum(pc.is_in(quarantine, value_set=clip_ids)).as_py() or 0,
         "pictures": len(artifacts.made_of(store, "picture", row_ids)),
+        "exports": len(artifacts.made_of(store, "export", row_ids)),
         "checkpoints": len(artifacts.made_of(store, "checkpoint", row_ids)),
     }
 
@@ -316,7 +318,7 @@ def _journal(work: _Work) -> None:
 
 
 def _settle(work: _Work) -> None:
-    """Remove generated pictures and list checkpoints."""
+    """Remove generated pictures and exports, and list checkpoints."""
     work.settled = artifacts.settle(work.store, artifacts.row_ids_of(work.store))
 
 
@@ -394,7 +396,7 @@ _STEPS: tuple[tuple[str, Callable[[_Work], None]], ...] = (
     ("noting what goes", _note),
     ("deleting rows", _delete),
     ("the journal", _journal),
-    ("pictures and checkpoints", _settle),
+    ("pictures, exports and checkpoints", _settle),
     ("rewriting fragments", _compact),
     ("indices", _indices),
     ("old versions", _clean),

@@ -194,17 +194,12 @@ def check(store: Store, records: ExportRecords) -> None:
 def choose_clips(clip_ids: Sequence[str], splits: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Which of the clips a small export takes: `count` indices, ascending; fewer where there are not so many.
 
-    Each split keeps its share, at least one clip. Within it speakers take turns: first one clip of each, then a second
-    of each; which, and who comes first, is told by a hash of the seed and the name, so that a larger choice by the same
-    seed has the smaller one in it, up to the rounding of the shares.
+    Each split keeps its share, and has at least one clip where `count` allows it. Within it speakers take turns: first
+    one clip of each, then a second of each; which, and who comes first, is told by a hash of the seed and the name. A
+    larger choice by the same seed has the smaller one in it.
     """
-    codes, sizes = np.unique(splits, return_counts=True)
-    exact = min(count, len(clip_ids)) * sizes / max(1, sizes.sum())
-    shares = np.maximum(np.floor(exact), 1).astype(int)
-    for index in np.argsort(-(exact - shares), kind="stable"):
-        shares[index] += max(0, min(1, count - int(shares.sum()), sizes[index] - shares[index]))
-    chosen: list[int] = []
-    for code, share in zip(codes, shares.tolist(), strict=True):
+    ranked: list[tuple[bool, float, int]] = []
+    for code in np.unique(splits).tolist():
         by_speaker = defaultdict(list)
         for index in np.flatnonzero(splits == code).tolist():
             by_speaker["/".join(clip_ids[index].split("/")[:2])].append(index)
@@ -212,8 +207,8 @@ def choose_clips(clip_ids: Sequence[str], splits: np.ndarray, count: int, seed: 
         for speaker, indices in by_speaker.items():
             own = sorted(indices, key=lambda index: _hash(seed, clip_ids[index]))
             turns += [(turn, _hash(seed, speaker), index) for turn, index in enumerate(own)]
-        chosen += [index for _, _, index in sorted(turns)[:share]]
-    return np.array(sorted(chosen)[:count], np.int64)
+        ranked += [(rank > 0, (rank + 0.5) / len(turns), index) for rank, (*_, index) in enumerate(sorted(turns))]
+    return np.array(sorted(index for *_, index in sorted(ranked)[:count]), np.int64)
 
 
 def _hash(seed: int, name: str) -> bytes:

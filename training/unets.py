@@ -1,8 +1,10 @@
 """imagen-pytorch's U-Nets, built offline and with the condition drop decided from outside, one sample at a time."""
 
 import contextlib
+import importlib.util
 import io
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -15,7 +17,8 @@ from featurestore.conditioning import COLUMNS, ROWS
 
 @cache
 def imagen_library() -> ModuleType:
-    """The module `imagen_pytorch.imagen_pytorch`, imported without a model hub.
+    """The module `imagen_pytorch.imagen_pytorch`, imported without a model hub and without the rest of its package,
+    whose trainer wants Arrow.
 
     Importing it asks a hub for T5's configuration; here it is given one whose width is the matrix's. Its keep mask is
     drawn inside the U-Net; here a tensor of probabilities 0 and 1, one per sample, is taken as the mask itself.
@@ -25,7 +28,8 @@ def imagen_library() -> ModuleType:
     configuration: Any = transformers.T5Config
     configuration.from_pretrained = classmethod(lambda cls, name: cls(d_model=COLUMNS))
     try:
-        import imagen_pytorch.imagen_pytorch as library
+        with _unstarted("imagen_pytorch"):
+            import imagen_pytorch.imagen_pytorch as library
     finally:
         del configuration.from_pretrained
 
@@ -36,6 +40,20 @@ def imagen_library() -> ModuleType:
 
     library.prob_mask_like = keep_mask
     return library
+
+
+@contextlib.contextmanager
+def _unstarted(package: str) -> Iterator[None]:
+    """Modules of a package can be imported here without its own code being run."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or package in sys.modules:
+        yield
+        return
+    sys.modules[package] = importlib.util.module_from_spec(spec)
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def build_unet(architecture: Mapping[str, Any], low_resolution: bool) -> nn.Module:

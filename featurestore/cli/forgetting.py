@@ -64,7 +64,7 @@ def forget(
                     "epoch": one.epoch,
                     "clips": one.clips,
                     "proof": one.proof,
-                    "pictures_not_here": one.settled.elsewhere,
+                    "not_here": one.settled.elsewhere,
                     "checkpoints": one.settled.checkpoints,
                 }
                 for one in done
@@ -85,7 +85,7 @@ def forget(
                 f"{found['unprovable']:,} values were too short or too even to be searched for; they went with the rest"
             )
         for path in one.settled.elsewhere:
-            say(f"a picture was not found here; remove it there: {path}")
+            say(f"this picture or export was not found here; remove it there: {path}")
     for path, erased in (done[-1].settled.checkpoints if done else {}).items():
         say(f"trained on {erased:,} clips that are forgotten; train it again: {path}")
 

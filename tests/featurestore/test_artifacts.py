@@ -95,6 +95,7 @@ def test_the_command_shows_what_will_go_and_prints_the_proof(small, tmp_path):
         "fragments": 1,
         "quarantined": 0,
         "pictures": 0,
+        "exports": 0,
         "checkpoints": 1,
     }
     assert len(small.table("clips")) == 20

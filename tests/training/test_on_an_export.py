@@ -1,0 +1,102 @@
+"""Training where there is no store: an export is enough, and its runs go on beside the store."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from featurestore import artifacts, erasure, snapshots
+from featurestore.conditioning import LAYOUTS
+from featurestore.errors import UsageError, VoxportraitError
+from featurestore.exporting import export
+from featurestore.store import Store
+from tests.featurestore.conftest import clip, fill, want
+from training.data import loader_for, loader_from_export, note_run
+from voxportrait import app
+
+LAYOUT = LAYOUTS["slf"]
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    made = Store.open_or_create(str(tmp_path / "store"))
+    made.register(clip(n) for n in range(20))
+    fill(made, [want("ecapa"), want("face_128"), want("gender")])
+    return made
+
+
+@pytest.fixture
+def exported(store, tmp_path):
+    out = tmp_path / "clips.safetensors"
+    export(store, out, LAYOUT, missing="zero", splits=("train", "test"))
+    return out
+
+
+def test_a_bare_machine_trains_on_an_export(exported, tmp_path):
+    code = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("ray", "lance", "lancedb", "pyarrow"):
+            raise ModuleNotFoundError(f"{{name}} is not on this machine", name=name)
+sys.meta_path.insert(0, Blocked())
+sys.argv = ["voxportrait", "train", "--export", {str(exported)!r}, "--preset", "micro", "--stage", "unet1",
+            "--steps", "3", "--missing", "zero", "--runs", {str(tmp_path / "runs")!r}, "--device", "cpu", "--json"]
+import voxportrait
+voxportrait.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout.splitlines()[-1])[0]
+    assert (outcome["finished"], outcome["step"]) == (True, 3)
+    assert "erasure epoch 0. Whether somebody was forgotten since is known by the store alone" in done.stderr
+    config = json.loads((tmp_path / "runs/full-input-unet1/config.json").read_text())
+    assert config["data"]["clips"] == 16
+
+
+def train(*arguments):
+    fixed = ["--preset", "micro", "--stage", "unet1", "--missing", "zero", "--device", "cpu", "--json"]
+    return CliRunner().invoke(app, ["train", *fixed, *map(str, arguments)])
+
+
+def test_a_run_on_a_store_goes_on_from_its_export(store, tmp_path):
+    snapshots.take(store, "first")
+    out = tmp_path / "first.safetensors"
+    export(store, out, LAYOUT, missing="zero", snapshot="first")
+    common = ("--runs", tmp_path / "runs", "--store", store.uri)
+    begun = train(*common, "--snapshot", "first", "--steps", 2)
+    gone_on = train(*common, "--export", out, "--steps", 4)
+    ended = train(*common, "--snapshot", "first", "--cache", tmp_path / "cache", "--steps", 5)
+    steps = [json.loads(done.stdout.splitlines()[-1])[0]["step"] for done in (begun, gone_on, ended)]
+    assert steps == [2, 4, 5]
+
+
+def test_a_store_beside_an_export_says_who_was_forgotten(store, exported, tmp_path):
+    loader = loader_from_export(exported, LAYOUT, 4, store_uri=store.uri, missing="zero", held_out="test")
+    note_run(tmp_path / "run", loader)
+    away = exported.rename(tmp_path / "away.safetensors")
+    done = erasure.forget(store, clips=[clip(7).clip_id])
+    assert done.settled.checkpoints == {str(tmp_path / "run"): 1}
+    assert [line.partition(": ")[2] for line in done.settled.elsewhere] == [str(exported)]
+    refused = train("--store", store.uri, "--export", away, "--runs", tmp_path / "runs")
+    assert isinstance(refused.exception, VoxportraitError)
+    assert "away.safetensors holds 1 clips that were forgotten since: remove it" in str(refused.exception)
+    alone = train("--export", away, "--runs", tmp_path / "runs", "--steps", 1)
+    assert alone.exit_code == 0
+
+
+def test_what_is_trained_on_must_be_said(exported):
+    assert isinstance(train().exception, UsageError)
+    with_both = train("--export", exported, "--snapshot", "first")
+    assert isinstance(with_both.exception, UsageError)
+    assert "an export has its clips" in str(with_both.exception)
+
+
+def test_runs_of_a_cache_are_noted_with_the_clips_of_the_store(store, tmp_path):
+    options = {"missing": "zero", "held_out": "test"}
+    for cache in (None, str(tmp_path / "cache")):
+        note_run(tmp_path / f"run-{cache is None}", loader_for(store.uri, LAYOUT, 4, cache=cache, **options))
+    made = [artifacts.made_from(store, "checkpoint", tmp_path / f"run-{one}").tolist() for one in (True, False)]
+    assert made[0] == made[1] != []
