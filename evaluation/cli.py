@@ -23,6 +23,10 @@ def sample(
     sampler: Annotated[str | None, typer.Option(help="Instead of the preset's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps a U-Net, instead of the preset's.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
+    age: Annotated[str | None, typer.Option(help="Instead of the stored: years, or unknown.")] = None,
+    gender: Annotated[str | None, typer.Option(help="Instead of the stored: man, woman or unknown.")] = None,
+    ethnicity: Annotated[str | None, typer.Option(help="Instead of the stored, or unknown.")] = None,
+    language: Annotated[str | None, typer.Option(help="Instead of the stored, or unknown.")] = None,
     as_json: Json = False,
 ) -> None:
     """Draw portraits of speakers that were not trained on."""
@@ -32,11 +36,22 @@ def sample(
     from training.sampling import Portraitist
 
     numbers = parse_scales(scales)
+    said = {"age": age, "gender": gender, "ethnicity": ethnicity, "language": language}
+    attributes = {key: None if value == "unknown" else value for key, value in said.items() if value is not None}
     opened = featurestore.open(store)
     portraitist = Portraitist.load(run_folder(runs, system, 1), run_folder(runs, system, 2), device)
     with bar(system, "portraits") as progress:
         drawn = draw_portraits(
-            opened, portraitist, numbers, out, split, seed, sampler=sampler, steps=steps, progress=progress
+            opened,
+            portraitist,
+            numbers,
+            out,
+            split,
+            seed,
+            sampler=sampler,
+            steps=steps,
+            progress=progress,
+            attributes=attributes,
         )
     if as_json:
         print_json([{"picture": str(one.picture), **one.about} for one in drawn])

@@ -21,8 +21,8 @@ from PIL import Image, UnidentifiedImageError
 
 from evaluation.faces import speaker_of
 from featurestore import artifacts
-from featurestore.conditioning import SYSTEMS
-from featurestore.errors import UsageError, VoxportraitError
+from featurestore.conditioning import SYSTEMS, given
+from featurestore.errors import UsageError, VoxportraitError, choose
 from featurestore.loader import Loader
 from featurestore.store import Store
 from featurestore.store_records import StoreRecords
@@ -41,7 +41,8 @@ METADATA = "voxportrait"
 class Drawing:
     """A drawn portrait. picture: 128 px PNG; coarse: the 32 px PNG it was enlarged from; about: what made it.
 
-    about: generated, clip_id, system, cond_scale, seed, sampler, input (sha256), checkpoints, untrained, absent, code.
+    about: generated, clip_id, system, cond_scale, seed, sampler, input (sha256), checkpoints, untrained, absent, code,
+    and `given`, the attributes that were given instead of the stored ones.
     """
 
     picture: Path
@@ -76,17 +77,22 @@ def draw_portraits(
     sampler: str | None = None,
     steps: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    attributes: Mapping[str, float | str | None] | None = None,
 ) -> list[Drawing]:
     """Draw every speaker of a split at each scale: the first clip (by its id) that has all the system uses.
 
     seed: with the clip's id it decides the noise, which is the same at every scale and for every system.
     sampler, steps: instead of the presets'. progress: called with (done, total).
+    attributes: instead of the stored ones, of every clip (see `conditioning.given`).
     Returns the drawings, scale by scale, speakers in order.
     Raises VoxportraitError where no clip can be drawn, or where the store's inputs are not those of the training.
     """
+    attributes = dict(attributes or {})
     missing = portraitist.about[0]["data"].get("missing", "zero")
     records = StoreRecords(store, portraitist.layout, missing=missing, split=split)
-    common = _describe(portraitist, records, sampler, steps)
+    common = _describe(portraitist, records, sampler, steps) | ({"given": attributes} if attributes else {})
+    for key in attributes:
+        choose("input of the model", key, [k for k in portraitist.layout.constituents if k not in common["absent"]])
     first = _first_of_each_speaker(records)
     rows = np.array(list(first.values()))
     drawings: dict[float, list[Drawing]] = {float(scale): [] for scale in scales}
@@ -94,7 +100,7 @@ def draw_portraits(
     artifacts.note(store, "picture", _files(folders.values(), first))
     total, done = len(rows) * len(drawings), 0
     for batch in Loader(records, batch_size, remainder="keep").in_order(rows):
-        inputs = _inputs(portraitist, batch, common["absent"])
+        inputs = given(_inputs(portraitist, batch, common["absent"]), attributes)
         for scale, so_far in drawings.items():
             wanted = [
                 _drawing(folders[scale], {**common, **about, "cond_scale": scale})

@@ -220,7 +220,7 @@ class Layout:
         self._check_blocks()
         self._check_dropout()
         for key in (*self.cancelled, *self.withheld):
-            choose(f"constituent of the layout {self.name}", key, self.every)
+            constituent(key)
 
     @property
     def every(self) -> tuple[str, ...]:

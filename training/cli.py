@@ -34,7 +34,13 @@ def train(
     preset: Annotated[str, typer.Option(help="How large: micro, tiny, small, paper.")] = "tiny",
     stage: Annotated[str, typer.Option(help="unet1, unet2, or both, one after the other.")] = "both",
     runs: Runs = Path("runs"),
-    layout: Annotated[str, typer.Option(help="The conditioning layout: slf or slf-released.")] = "slf",
+    layout: Annotated[str, typer.Option(help="What stands where: slf, slf-released, or a JSON file of yours.")] = "slf",
+    only: Annotated[
+        str | None, typer.Option(help="Of the system's inputs only these, with commas between: ecapa,attributes.")
+    ] = None,
+    without: Annotated[
+        str | None, typer.Option(help="Leave these out too: constituents or groups, with commas between.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -55,7 +61,7 @@ def train(
 
     A run that was stopped goes on when the same command is run again.
     """
-    from featurestore.conditioning import LAYOUTS
+    from featurestore.conditioning import layout_named
     from featurestore.conditioning import system as system_named
     from featurestore.errors import UsageError, VoxportraitError, choose
     from featurestore.interrupt import stop_on_signal
@@ -64,7 +70,7 @@ def train(
     from training.loop import train as run_training
     from training.presets import stage_preset
 
-    base = LAYOUTS[choose("layout", layout, LAYOUTS)]
+    base = layout_named(layout).chosen(only, without)
     if store is None and export is None:
         raise UsageError("say what to train on: --store, or --export for a file of voxportrait store export")
     if export is not None and (snapshot or cache):

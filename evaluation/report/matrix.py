@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from evaluation.report import pictures
-from featurestore.catalogue import ATTRIBUTES
-from featurestore.conditioning import COLUMNS, ROWS, Block, Layout
+from featurestore.conditioning import COLUMNS, ROWS, Layout
 from featurestore.errors import VoxportraitError
+from featurestore.layout_picture import Entry, colours, described, spread
 from featurestore.loader import Loader
 from featurestore.records import Batch
 from featurestore.store import Store
@@ -16,8 +14,6 @@ from featurestore.store_records import StoreRecords
 
 WIDTH, HEIGHT, LABEL_X, LABEL_GAP = 660, 430, 690, 23
 """Of the figure, in its own units: the matrix, where the names stand, and how far they are apart."""
-
-POSITIVE, NEGATIVE = (15, 118, 110), (194, 87, 26)
 
 
 @dataclass
@@ -48,10 +44,12 @@ def matrix_figure(store: Store, layout: Layout) -> dict[str, Any] | None:
 
     compact = {key: torch.from_numpy(values.copy()) for key, values in batch.compact.items()}
     matrix = Assembler(layout, allow_missing=True)(compact)[0].numpy()
-    labels = [_label(block, batch, layout, absent) for block in sorted(layout.blocks, key=lambda b: b.row)]
-    _spread(labels)
+    labels = [_label(entry) for entry in described(layout, batch.compact, absent)]
+    heights = spread([label.label_y for label in labels], LABEL_GAP, 10.0, HEIGHT - 4.0)
+    for label, height in zip(labels, heights, strict=True):
+        label.label_y = height
     return {
-        "picture": pictures.png(_colours(matrix, layout)),
+        "picture": pictures.png(colours(matrix, layout)),
         "labels": labels,
         "clip_id": batch.clip_ids[0],
         "layout": layout.label,
@@ -77,45 +75,13 @@ def _one_clip(store: Store, layout: Layout) -> tuple[Batch | None, list[str]]:
     return None, []
 
 
-def _label(block: Block, batch: Batch, layout: Layout, absent: list[str]) -> Label:
-    key, state, note = block.constituent, "filled", ""
-    if key in absent or key in layout.off:
-        state, note = "absent", "off" if key in layout.off else "not extracted, zero"
-    elif block.encoding == "constant":
-        value = float(batch.compact[key][0])
-        state, note = ("unknown", "unknown") if np.isnan(value) else ("filled", f"{value:.0f} years")
-    elif block.encoding != "values":
-        code = int(batch.compact[key][0])
-        names = ATTRIBUTES.get(key)
-        state, note = ("unknown", "unknown") if code < 0 else ("filled", names[code] if names else str(code))
+def _label(entry: Entry) -> Label:
+    block = entry.block
+    state = entry.state if entry.state in ("filled", "unknown") else "absent"
+    note = {"filled": entry.value, "missing": "not extracted, zero"}.get(entry.state, entry.state)
     x, y = block.column * WIDTH / COLUMNS, block.row * HEIGHT / ROWS
     width, height = block.columns * WIDTH / COLUMNS, block.rows * HEIGHT / ROWS
-    return Label(key, f"{block.rows} × {block.columns}", note, state, x, y, width, height, y + height / 2)
-
-
-def _spread(labels: list[Label]) -> None:
-    """Move names apart until none touches the next, as little as may be and within the figure."""
-    lowest = HEIGHT - 4.0
-    for i, label in enumerate(labels):
-        above = labels[i - 1].label_y + LABEL_GAP if i else 10.0
-        label.label_y = max(label.label_y, above)
-    for label in reversed(labels):
-        label.label_y = min(label.label_y, lowest)
-        lowest = label.label_y - LABEL_GAP
-
-
-def _colours(matrix: np.ndarray, layout: Layout) -> np.ndarray:
-    """(256, 768, 4) uint8: sign as colour; size, within its own block, as opacity."""
-    strength = np.zeros_like(matrix)
-    for block in layout.blocks:
-        cells = np.abs(matrix[block.cells])
-        if cells.any():
-            strength[block.cells] = np.clip(cells / np.percentile(cells[cells > 0], 98), 0, 1) ** 0.6
-    coloured = np.empty((*matrix.shape, 4), np.uint8)
-    coloured[..., :3] = np.where((matrix >= 0)[..., None], POSITIVE, NEGATIVE)
-    coloured[..., 3] = np.rint(strength * 31) * 8
-    coloured[strength == 0] = 0
-    return coloured
+    return Label(block.constituent, f"{block.rows} × {block.columns}", note, state, x, y, width, height, y + height / 2)
 
 
 def _padding(layout: Layout) -> int:

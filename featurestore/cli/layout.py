@@ -275,10 +275,16 @@ def _print_readiness(told: dict[str, Any]) -> None:
         rows.append([name, *(number for split in splits for number in ready[split].values())])
     heads = [head for split in splits for head in (split, "with a face")]
     print_table(("clips that have all it reads", *heads), rows)
-    print_table(
-        ("lacking", *splits),
-        ([key, *(numbers[split] or None for split in splits)] for key, numbers in told["lacking"].items()),
-    )
+    rows = [[_called(key), *(counts[split] or None for split in splits)] for key, counts in told["lacking"].items()]
+    print_table(("lacking", *splits), rows)
+    if lacking := [key for key, counts in told["lacking"].items() if any(counts.values())]:
+        say(f"to fill what is missing: voxportrait fill --constituents {','.join(lacking)} --store URI")
+
+
+def _called(key: str) -> str:
+    from featurestore.readiness import PICTURE
+
+    return f"{key}, to train on" if key == PICTURE else key
 
 
 def _write_csv(path: Path, incomplete: list[tuple[str, str, list[str]]]) -> None:

@@ -86,7 +86,7 @@ def runs(store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for system in ("full-input", "only-audio"):
         for unet in (1, 2):
-            loader = store.batches(SYSTEMS[system].layout(), batch_size=4)
+            loader = store.batches(SYSTEMS[system].layout(), batch_size=4, missing="zero")
             run = folder / f"{system}-unet{unet}"
             train(run, loader, system, unet, "micro", steps=6, report_every=2, validate_every=3, device="cpu")
     return folder

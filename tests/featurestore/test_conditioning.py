@@ -9,15 +9,20 @@ import torch
 
 from featurestore.assembly import Assembler
 from featurestore.conditioning import (
+    ATTRIBUTES,
+    GROUPS,
     LAYOUTS,
     SYSTEMS,
     Block,
     Layout,
+    given,
+    layout_named,
     system,
 )
 from featurestore.draws import attribute_dropout
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.pictures import image_guide
+from featurestore.slips import SLIPS, slips_of, with_slips, without_slips
 
 SHAPES = {
     "ecapa": (192,),
@@ -86,6 +91,60 @@ def test_the_released_layout_fills_the_cells_of_its_table_slips_included(arrays)
     want[:, 33:112, 60:128] = scaled(arrays["short_term"], 1 / 100)
     want[:, 112:223, 0:128] = scaled(arrays["mel"], 1 / 100)
     np.testing.assert_allclose(assembled(LAYOUTS["slf-released"], arrays), want, rtol=1e-6)
+
+
+# row, rows, column, columns, scale, of the page's two tables
+TABLES = {
+    "slf": {
+        "ecapa": (0, 1, 0, 192, 1 / 200),
+        "pyannote": (1, 26, 0, 512, 1 / 400),
+        "titanet": (27, 1, 0, 192, 10),
+        "speakernet": (28, 1, 0, 256, 1),
+        "short_term": (29, 79, 0, 68, 1 / 100),
+        "mel": (108, 111, 0, 128, 1 / 100),
+        "language": (219, 1, 0, 45, 1),
+        "age": (220, 1, 0, 768, 1 / 100),
+        "gender": (221, 1, 0, 2, 1),
+        "ethnicity": (222, 1, 0, 6, 1),
+    },
+    "slf-released": {
+        "age": (0, 1, 0, 767, 1 / 100),
+        "ethnicity": (1, 1, 0, 17, 1),
+        "gender": (2, 1, 0, 768, 1),
+        "language": (3, 1, 0, 45, 1),
+        "ecapa": (4, 1, 288, 192, 1 / 200),
+        "pyannote": (5, 26, 0, 512, 1 / 400),
+        "titanet": (31, 1, 160, 192, 10),
+        "speakernet": (32, 1, 128, 256, 1),
+        "short_term": (33, 79, 60, 68, 1 / 100),
+        "mel": (112, 111, 0, 128, 1 / 100),
+    },
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_block_has_the_rows_the_columns_and_the_scale_of_the_table(name):
+    blocks = LAYOUTS[name].blocks
+    assert {b.constituent: (b.row, b.rows, b.column, b.columns, b.scale) for b in blocks} == TABLES[name]
+    assert (LAYOUTS[name].clamp, dict(LAYOUTS[name].dropout)) == (10, dict.fromkeys((*ATTRIBUTES, "age"), 0.2))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_each_label_has_its_own_column_but_for_the_two_slips_of_the_released_table(name):
+    def column(key, code):
+        arrays = {key: np.array([code], np.int64)}
+        (hot,) = np.flatnonzero(assembled(LAYOUTS[name].only(key), arrays)[0, TABLES[name][key][0]])
+        return hot
+
+    released = name == "slf-released"
+    ethnicities = [column("ethnicity", code) for code in range(6)]
+    assert ethnicities == [0, 16 if released else 1, 2, 3, 4, 5]
+    languages = {label: column("language", code) for code, label in enumerate(ATTRIBUTES["language"])}
+    if released:
+        assert languages.pop("Portuguese") == languages.pop("Spanish") == 16
+        assert sorted(languages.values()) == [c for c in range(45) if c not in (1, 16)]
+    else:
+        assert list(languages.values()) == list(range(45))
 
 
 def test_the_map_names_the_rectangles():
@@ -203,3 +262,255 @@ def test_the_guide_is_the_mean_of_squares():
     assert guide.shape == (8, 8, 3)
     assert abs(int(guide[2, 5, 1]) - face[32:48, 80:96, 1].mean()) <= 0.5
     np.testing.assert_array_equal(image_guide(face[None].repeat(2, 0))[1], guide)
+
+
+# -- slips ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_released_layout_has_the_slips_that_its_table_shows_and_slf_has_none():
+    assert slips_of(LAYOUTS["slf"]) == ()
+    assert slips_of(LAYOUTS["slf-released"]) == ("asian-at-16", "portuguese-and-spanish-at-16", "last-26-windows")
+
+
+@pytest.mark.parametrize("base", TABLES)
+@pytest.mark.parametrize("name", SLIPS)
+def test_a_slip_is_put_and_mended_alone_and_survives_json(base, name):
+    before = slips_of(LAYOUTS[base])
+    put, mended = with_slips(LAYOUTS[base], name), without_slips(LAYOUTS[base], name)
+    assert set(slips_of(put)) == {*before, name}
+    assert set(slips_of(mended)) == set(before) - {name}
+    assert with_slips(mended, name) == put
+    assert without_slips(put, name) == mended
+    assert Layout.from_json(put.to_json()) == put
+    assert put.fingerprint != mended.fingerprint or name == "language-with-attributes"
+
+
+def test_mended_columns_and_windows_are_those_of_slf(arrays):
+    mended = assembled(without_slips(LAYOUTS["slf-released"], *SLIPS), arrays)
+    slf = assembled(LAYOUTS["slf"], arrays)
+    np.testing.assert_array_equal(mended[:, 1, :6], slf[:, 222, :6])
+    np.testing.assert_array_equal(mended[:, 3, :45], slf[:, 219, :45])
+    np.testing.assert_array_equal(mended[:, 5:31], slf[:, 1:27])
+
+
+@pytest.mark.parametrize(
+    ("off", "zero"),
+    [
+        ((), True),
+        (("speaker-embeddings",), True),
+        (("mel",), False),
+        (("short_term",), False),
+    ],
+)
+def test_cancelled_classical_features_are_zeros_unless_one_of_them_is_off(arrays, off, zero):
+    layout = with_slips(LAYOUTS["slf-released"], "classical-features-cancelled").without(*off)
+    matrix = assembled(layout, arrays)
+    assert (not matrix[:, 33:223].any()) == zero
+    if not zero:
+        np.testing.assert_array_equal(matrix, assembled(LAYOUTS["slf-released"].without(*off), arrays))
+
+
+def test_a_cut_at_80_gives_the_first_row_of_mel_to_the_other_family(arrays):
+    layout, plain = with_slips(LAYOUTS["slf-released"], "cut-at-80"), assembled(LAYOUTS["slf-released"], arrays)
+    np.testing.assert_array_equal(assembled(layout, arrays), plain)
+    without_short_term, without_mel = plain.copy(), plain.copy()
+    without_short_term[:, 33 : 33 + 80] = 0
+    without_mel[:, 33 + 80 : 223] = 0
+    np.testing.assert_array_equal(assembled(layout.without("short_term"), arrays), without_short_term)
+    np.testing.assert_array_equal(assembled(layout.without("mel"), arrays), without_mel)
+    assert not assembled(layout.without("classical-features"), arrays)[:, 33:223].any()
+
+
+def test_with_its_slip_the_language_follows_the_attributes_and_not_the_audio():
+    layout = with_slips(LAYOUTS["slf-released"], "language-with-attributes")
+    off = {name for name, one in SYSTEMS.items() if "language" not in one.layout(layout).constituents}
+    assert off == {"only-image-guide", "only-audio", "speaker-embedding-only", "no-additional-attributes"}
+    off = {name for name, one in SYSTEMS.items() if "language" not in one.layout().constituents}
+    assert off == {"only-image-guide", "no-audio", "speaker-embedding-only"}
+
+
+def test_slips_come_before_what_is_left_out():
+    with pytest.raises(UsageError, match="choose slips \\(cut-at-80\\) first"):
+        with_slips(LAYOUTS["slf"].without("mel"), "cut-at-80")
+    with pytest.raises(UsageError, match=r"unknown slip 'cut-at-8'. Did you mean 'cut-at-80'"):
+        with_slips(LAYOUTS["slf"], "cut-at-8")
+
+
+# -- choices of inputs ---------------------------------------------------------------------------------------------
+
+
+def test_any_choice_of_blocks_has_a_name_or_is_named(arrays):
+    slf = LAYOUTS["slf"]
+    assert slf.only("ecapa", "age").constituents == ("ecapa", "age")
+    assert slf.without("age").only("attributes").constituents == ("gender", "ethnicity")
+    assert slf.chosen("speaker-embeddings, age", "pyannote") == slf.only("ecapa", "titanet", "speakernet", "age")
+    switches = ["speechbrain", "pyannote-titanet-speakernet", "pyaudioanalysis", "librosa"]
+    assert [slf.only(name).constituents for name in switches] == [
+        ("ecapa",), ("pyannote", "titanet", "speakernet"), ("short_term",), ("mel",)
+    ]  # fmt: skip
+    assert set(GROUPS["audio"]) | set(GROUPS["attributes"]) == set(TABLES["slf"])
+
+
+def test_a_system_leaves_out_of_a_layout_of_ones_own_what_that_has():
+    own = Layout("own", (Block("ecapa", 0, 1, 0, 192), Block("age", 1, 1, 0, 768, "constant")))
+    assert {name: one.layout(own).constituents for name, one in SYSTEMS.items()} == {
+        "only-image-guide": (),
+        "full-input": ("ecapa", "age"),
+        "no-image-guide": ("ecapa", "age"),
+        "no-speaker-embedding": ("age",),
+        "no-audio": ("age",),
+        "only-audio": ("ecapa",),
+        "speaker-embedding-only": ("ecapa",),
+        "no-additional-attributes": ("ecapa",),
+    }
+
+
+def test_attributes_given_by_hand_replace_the_stored_ones(arrays):
+    replaced = given(arrays, {"age": 30, "gender": "woman", "language": None})
+    matrix, before = assembled(LAYOUTS["slf"], replaced), assembled(LAYOUTS["slf"], arrays)
+    assert np.allclose(matrix[:, 220], 0.3)
+    assert matrix[:, 221, :2].tolist() == [[0, 1], [0, 1]]
+    assert not matrix[:, 219].any()
+    np.testing.assert_array_equal(np.delete(matrix, (219, 220, 221), 1), np.delete(before, (219, 220, 221), 1))
+    assert np.isnan(given(arrays, {"age": None})["age"]).all()
+    np.testing.assert_array_equal(arrays["age"], np.array(AGE, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"aeg": 3}, "unknown attribute 'aeg'. Did you mean 'age'"),
+        ({"gender": "female"}, "unknown gender 'female'.* Known: man, woman"),
+        ({"ethnicity": "asiam"}, "Did you mean 'asian'"),
+        ({"age": -1}, "age is -1, not a number of years"),
+        ({"age": "old"}, "age is 'old'"),
+        ({"age": float("nan")}, "age is nan"),
+    ],
+)
+def test_what_is_no_attribute_is_refused_with_the_known_ones(arrays, attributes, message):
+    with pytest.raises(UsageError, match=message):
+        given(arrays, attributes)
+
+
+# -- files and errors ----------------------------------------------------------------------------------------------
+
+
+def test_a_layout_comes_by_its_name_or_from_a_file(tmp_path):
+    assert layout_named("slf-released") is LAYOUTS["slf-released"]
+    path = tmp_path / "own.json"
+    path.write_text(
+        json.dumps({"blocks": [{"constituent": "ecapa", "row": 3, "rows": 1, "column": 0, "columns": 192}]})
+    )
+    assert layout_named(str(path)) == Layout("own", (Block("ecapa", 3, 1, 0, 192),))
+    path.write_text(json.dumps(LAYOUTS["slf"].without("mel").to_json()))
+    assert layout_named(str(path)) == LAYOUTS["slf"].without("mel")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is not JSON"),
+        ("[]", "described by a JSON object"),
+        ('{"blocks": 3}', "with a list of blocks"),
+        ('{"blocks": [3]}', "block 0 is 3, not a JSON object"),
+        ('{"clamp": 3}', "the layout lacks blocks"),
+        ('{"blocks": [], "clamps": 3}', "unknown field of the layout 'clamps'. Did you mean 'clamp'"),
+        ('{"blocks": [], "dropout": 3}', "the layout is not described as it should be"),
+        ('{"blocks": [{"constituent": "age", "row": 1}]}', "block age lacks rows and column and columns"),
+        (
+            '{"blocks": [{"constituent": "ecapa", "row": "1", "rows": 1, "column": 0, "columns": 192}]}',
+            "own.json: block ecapa: row is '1', not a whole number",
+        ),
+    ],
+)
+def test_a_file_that_is_no_layout_is_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "own.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=message) as error:
+        layout_named(str(path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Block("mel", 0, 111, 700, 128), "block mel: columns 700..827 leave the matrix's 0..767"),
+        (lambda: Block("mel", -1, 111, 0, 128), r"block mel: rows -1..109 leave the matrix's 0..255"),
+        (lambda: Block("mel", 0, 0, 0, 128), "block mel: it has 0 rows"),
+        (lambda: Block("mel", 0, 100, 0, 128), "block mel: 100 x 128 cells, the constituent has 111 x 128 values"),
+        (lambda: Block("ecapa", 0, 1, 0, 200), "block ecapa: 1 x 200 cells, the constituent has 1 x 192 values"),
+        (
+            lambda: Block("pyannote", 0, 31, 0, 512, take=tuple(range(26))),
+            "block pyannote: 31 x 512 cells, the constituent has 31 x 512 values, 26 of its rows are taken",
+        ),
+        (lambda: Block("pyannote", 0, 1, 0, 512, take=(31,)), "take has row 31, the constituent has rows 0..30"),
+        (lambda: Block("face", 0, 1, 0, 1), "block face: the constituent is a picture"),
+        (lambda: Block("face_128", 0, 128, 0, 128), "block face_128: 128 x 128 cells, .* 128 x 128 x 3 values"),
+        (lambda: Block("age", 0, 1, 0, 1), "block age: encoding 'values' is not for a number: use constant"),
+        (lambda: Block("ecapa", 0, 1, 0, 192, "one-hot"), "encoding 'one-hot' is not for a vector: use values"),
+        (
+            lambda: Block("gender", 0, 1, 0, 2, "one-hot", codes=(0,)),
+            r"block gender: 1 codes for 2 labels \(man, woman",
+        ),
+        (lambda: Block("gender", 0, 1, 0, 2, "one-hot", codes=(0, 2)), "woman is column 2, the block's are 0..1"),
+        (lambda: Block("gender", 0, 1, 0, 1, "one-hot"), "woman is column 1, the block's are 0..0"),
+        (lambda: Block("gender", 0, 2, 0, 2, "one-hot"), "block gender: one-hot takes 1 row, not 2"),
+        (lambda: Block("gender", 0, 1, 0, 2, "level"), "level needs a code for each label"),
+        (lambda: Block("mel", 0, 111, 0, 128, codes=(1,)), r"codes \(1,\) is not for the encoding values"),
+        (lambda: Block("mel", 0, 111, 0, 128, scale=float("nan")), "block mel: scale is nan"),
+        (
+            lambda: Block("age", 0, 1, 0, 9, "constant", unknown_column=768),
+            "unknown_column 768 leaves the matrix's 0..767",
+        ),
+        (
+            lambda: Layout("x", (Block("age", 0, 1, 0, 8, "constant", unknown_column=8), _gender(8))),
+            r"block age \(rows 0..0\) and block gender \(rows 0..0\) overlap in rows 0..0, columns 8..8",
+        ),
+        (lambda: _with(dropout={"age": -0.2}), "dropout of age is -0.2"),
+        (lambda: _with(dropout={"age": 1.2}), "dropout of age is 1.2, not a probability"),
+        (lambda: _with(dropout={"mel": 0.2}), "dropout of mel: it is a block; only attributes"),
+        (lambda: _with(dropout={"speech": 0.2}), "unknown constituent of the layout slf 'speech'"),
+        (lambda: _with(clamp=-1), "clamp is -1, not a number from 0 up"),
+        (lambda: _with(off=("mell",)), "unknown constituent or group 'mell'. Did you mean 'mel'"),
+        (lambda: layout_named("sfl"), "unknown layout 'sfl'. Did you mean 'slf'.*a JSON file"),
+    ],
+)
+def test_a_block_that_does_not_fit_is_named_with_both_values(make, message):
+    with pytest.raises(UsageError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def _gender(column):
+    return Block("gender", 0, 1, column, 2, "one-hot")
+
+
+def _with(**changed):
+    return replace(LAYOUTS["slf"], **changed)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (LAYOUTS["slf-released"], "block age: its row is 0, not 220"),
+        (LAYOUTS["slf"].without("age"), r"its off is \('age',\), not nothing"),
+        (replace(LAYOUTS["slf"], clamp=5), "its clamp is 5.0, not 10.0"),
+        (replace(LAYOUTS["slf"], dropout={"age": 0.5}), r"its dropout is \{'age': 0.5\}, not \{'age': 0.2"),
+        (
+            replace(LAYOUTS["slf"], blocks=LAYOUTS["slf"].blocks[:-1], dropout={}),
+            r"it lacks block ethnicity \(row 222\)",
+        ),
+        (
+            replace(LAYOUTS["slf"], blocks=(replace(LAYOUTS["slf"].blocks[0], scale=1), *LAYOUTS["slf"].blocks[1:])),
+            "block ecapa: its scale is 1.0, not 0.005",
+        ),
+    ],
+)
+def test_another_layout_is_refused_and_the_first_difference_named(other, message):
+    with pytest.raises(VoxportraitError, match=message) as error:
+        LAYOUTS["slf"].require(other, "the checkpoint")
+    assert "\n" not in str(error.value)
+    assert other.fingerprint[:8] in str(error.value)
+    LAYOUTS["slf"].require(replace(LAYOUTS["slf"], name="other"), "the checkpoint")
