@@ -100,8 +100,8 @@ class Loader:
     """Batches of records.
 
     batch_size: of the global batch, of which each rank takes its part. remainder: see `order.REMAINDERS`.
-    ahead: groups of batches that are read while the trainer is busy with one. readers: threads that read; more pay
-    where a read is mostly waiting, as for an object store, or decoding, as for pictures. pinned: buffers for a GPU.
+    ahead: groups of batches that are read while the trainer is busy with one. readers: threads that read; more than one
+    pays where a read is mostly waiting, as for an object store. pinned: buffers for a GPU.
     timing: how long it was waited for. Raises what `Order` raises.
 
     A clip that was erased leaves its place empty, so a batch may be smaller. Where a rank's whole part is gone, that
@@ -118,7 +118,7 @@ class Loader:
         ranks: int = 1,
         remainder: str = "drop",
         ahead: int = 2,
-        readers: int = 2,
+        readers: int = 1,
         pinned: bool = False,
     ):
         if min(ahead, readers) < 1:

@@ -6,7 +6,9 @@ changes its position. What is small (ids, labels) is read once and kept.
 """
 
 import ctypes
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock
 from typing import Any
@@ -249,20 +251,31 @@ def _copy(column: pa.ChunkedArray, field: Field, back: np.ndarray, out: np.ndarr
 
 
 def _read_face(column: pa.ChunkedArray, field: Field, back: np.ndarray, out: np.ndarray) -> int | None:
-    for place, row in enumerate(back.tolist()):
-        data = np.frombuffer(column[row].as_buffer(), np.uint8)
+    """Decode pictures; the first place that holds none of the field's shape, or None."""
+
+    def is_read(place: int) -> bool:
+        data = np.frombuffer(column[int(back[place])].as_buffer(), np.uint8)
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
         if picture is None or picture.shape != field.shape:
-            return place
+            return False
         out[place] = picture
-    return None
+        return True
+
+    return next((place for place, read in enumerate(_PICTURE_THREADS.map(is_read, range(len(back)))) if not read), None)
 
 
 def _read_bottom(column: pa.ChunkedArray, field: Field, back: np.ndarray, out: np.ndarray) -> None:
     landmarks = decode(column, (468, 2), "float16")
-    for place, row in enumerate(back):
-        out[place] = bottom_mask(landmarks[row], field.shape[0])
 
+    def read(place: int) -> None:
+        out[place] = bottom_mask(landmarks[back[place]], field.shape[0])
+
+    for _ in _PICTURE_THREADS.map(read, range(len(back))):
+        pass
+
+
+_PICTURE_THREADS = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "pictures")
+"""What decodes: a face takes half a millisecond, and a mask a fifth."""
 
 _READ = {
     "target": lambda table, *more: _copy(table["face_128"], *more),
