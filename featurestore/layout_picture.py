@@ -123,7 +123,7 @@ def spread(wanted: Sequence[float], gap: float, lowest: float, highest: float) -
 
 
 _DPI = 200
-_LEFT, _TOP, _BOTTOM, _STRIP, _GAP, _NAMES = 90, 150, 110, 34, 24, 720
+_LEFT, _TOP, _BOTTOM, _STRIP, _GAP, _NAMES = 90, 150, 110, 34, 36, 790
 _WIDE, _HIGH = 2 * COLUMNS, 4 * ROWS
 """Of the picture, in pixels: a column is two wide, a row four high."""
 

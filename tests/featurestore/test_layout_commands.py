@@ -2,7 +2,10 @@
 
 import csv
 import json
+import re
+import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +17,16 @@ from featurestore import artifacts, inprocess, snapshots
 from featurestore.conditioning import LAYOUTS, SYSTEMS, Layout
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.layout_picture import colours, described, spread
+from featurestore.slips import SLIPS, slips_of
 from featurestore.store import Store
 from tests.featurestore.conftest import clip, value, want
 from voxportrait import app
 
-CLIPS, TEST = 12, (0, 5, 10)
+CLIPS = 12
 WITHOUT_EAR, WITHOUT_FACE, WITHOUT_GENDER = 3, 5, 7
+
+PAGE = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text()
+COMMANDS = re.findall(r"^    voxportrait layout (.+)$", PAGE, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +222,24 @@ def test_misuse_is_one_line(store, words, message, monkeypatch):
     with pytest.raises(VoxportraitError, match=message) as error:
         run(*(store.uri if word == "STORE" else word for word in words))
     assert "\n" not in str(error.value)
+
+
+def test_every_example_of_the_page_runs(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("show", "--only", "ecapa", "--save", "mine.json")
+    snapshots.take(store, "october")
+    assert len(COMMANDS) > 8
+    for command in COMMANDS:
+        run(*shlex.split(command.replace("/data/features", store.uri).replace("$CLIP", clip(1).clip_id)))
+    for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        exec(code, {})
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "mine.json", "map.png", "matrix.png", "lacking.csv", "as-run.json", "mended.json"
+    }  # fmt: skip
+
+
+def test_the_page_tells_each_slip_and_where_it_is():
+    told = {
+        line.split("`")[1]: line.endswith("| yes |") for line in PAGE.splitlines() if line.endswith(("yes |", "no |"))
+    }
+    assert told == {name: name in slips_of(LAYOUTS["slf-released"]) for name in SLIPS}
