@@ -42,20 +42,30 @@ def test_a_library_stays_in_its_module(room, library, module):
             assert library not in imported(path), path
 
 
-def test_training_and_conditioning_import_without_ray_and_lance():
-    modules = [f"training.{p.stem}" for p in (ROOT / "training").glob("*.py") if p.stem != "__init__"]
+def imports_without(modules: list[str], *libraries: str) -> None:
+    """Fail unless the modules import where these libraries are not."""
     code = f"""
 import importlib, sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("ray", "lance", "lancedb"):
+        if name.split(".")[0] in {libraries!r}:
             raise ImportError(f"{{name}} must not be imported here")
 sys.meta_path.insert(0, Blocked())
-for module in ["featurestore.conditioning", *{modules!r}]:
+for module in {modules!r}:
     importlib.import_module(module)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_training_and_conditioning_import_without_ray_and_lance():
+    modules = [f"training.{p.stem}" for p in (ROOT / "training").glob("*.py") if p.stem != "__init__"]
+    imports_without(["featurestore.conditioning", *modules], "ray", "lance", "lancedb")
+
+
+def test_the_loader_imports_without_arrow_and_torch():
+    rooms = ("loader", "order", "draws", "records", "memory_records")
+    imports_without([f"featurestore.{room}" for room in rooms], "ray", "lance", "lancedb", "pyarrow", "torch")
 
 
 def test_the_command_line_starts_without_heavy_libraries():
