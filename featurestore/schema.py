@@ -255,9 +255,11 @@ def decode(column: pa.ChunkedArray | pa.Array, shape: tuple[int, ...], dtype: st
 
     nulls: whether there may be NULLs, whose places then hold anything; else they are a ValueError.
     """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks)
+    array = column
+    if isinstance(array, pa.ChunkedArray):  # `combine_chunks` copies a single one too
+        array = (
+            array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks or [pa.array([], array.type)])
+        )
     if array.null_count and not nulls:
         raise ValueError(f"{array.null_count} of {len(array)} values are missing")
     n = len(array)
