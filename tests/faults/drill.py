@@ -44,12 +44,13 @@ class Kill:
 
 
 @contextmanager
-def kit(folder: Path, pace: float) -> Iterator[dict[str, str]]:
+def kit(folder: Path, pace: float, nodes: int = 1) -> Iterator[dict[str, str]]:
     """The drill's constituents in this process, and the variables that bring them and its orders into others."""
     variables = {
         "PYTHONPATH": os.pathsep.join([str(KIT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "DRILL_LOG": str(folder / "made.log"),
         "DRILL_PACE": str(pace),
+        "DRILL_NODES": str(nodes),
         "VOXPORTRAIT_FAILPOINTS": str(folder / "orders"),
     }
     (folder / "orders").mkdir()

@@ -12,7 +12,7 @@ from tests.faults.drill import CLIPS, KEYS, Drill, cluster, kit
 
 @pytest.fixture
 def nodes(tmp_path):
-    with kit(tmp_path, pace=0.005) as variables, cluster(variables, nodes=2) as ray:
+    with kit(tmp_path, pace=0.005, nodes=2) as variables, cluster(variables, nodes=2) as ray:
         yield variables, ray
 
 

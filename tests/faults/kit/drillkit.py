@@ -1,7 +1,8 @@
 """Extractors for the fault drill: cheap, deterministic, of every kind, with a log of what was made where.
 
 What they make is a function of the clip's id. Environment: DRILL_PACE, seconds that a value takes; DRILL_LOG, a file
-that gets a line for each value made; VOXPORTRAIT_FAILPOINTS, a folder whose files `failing clip *` and `failing
+that gets a line for each value made; DRILL_NODES, how many nodes must have a worker of the job before any of them
+begins; VOXPORTRAIT_FAILPOINTS, a folder whose files `failing clip *` and `failing
 journal *` are orders for one failing read each.
 """
 
@@ -49,6 +50,18 @@ def obey(order: str) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
 
+def wait_for_the_others() -> None:
+    """Come back when a worker of this job is on each of the nodes."""
+    import ray
+
+    here = ray.get_runtime_context()
+    nodes = Path(os.environ["DRILL_LOG"]).with_name(f"nodes of {here.get_job_id()}")
+    nodes.mkdir(exist_ok=True)
+    (nodes / here.get_node_id()).touch()
+    while len(list(nodes.iterdir())) < int(os.environ.get("DRILL_NODES", 1)):
+        time.sleep(0.05)
+
+
 class Drilled(Extractor):
     """Takes its time, fails where it is told to, and logs each value."""
 
@@ -65,6 +78,7 @@ class Drilled(Extractor):
 
         if journal.read.__module__ == journal.__name__:
             journal.read = _failing(journal.read)
+        wait_for_the_others()
 
     def begin(self, clip_id: str) -> None:
         import ray
