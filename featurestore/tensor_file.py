@@ -79,6 +79,16 @@ class TensorFile:
         for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
             os.posix_fadvise(file, start, size, os.POSIX_FADV_WILLNEED)
 
+    def is_cold(self, name: str, rows: np.ndarray) -> bool:
+        """Whether the disk must be asked for any of these rows, as far as their first bytes tell."""
+        one, byte = self.tensors[name], bytearray(1)
+        try:
+            for row in rows.tolist():
+                os.preadv(self._file.fileno(), [byte], one.start + row * one.row_bytes, os.RWF_NOWAIT)
+        except OSError:  # it would have to wait, or the file system cannot tell
+            return True
+        return False
+
 
 def _read_header(path: Path, file: int) -> tuple[dict[str, Tensor], dict[str, str]]:
     size = os.fstat(file).st_size

@@ -17,7 +17,9 @@ def export(
         int | None,
         typer.Option(min=1, help="Only so many: each split keeps its share, and speakers take turns."),
     ] = None,
-    layout: Annotated[str, typer.Option(help="The layout whose constituents are written.")] = "slf",
+    layout: Annotated[
+        str, typer.Option(help="Whose constituents are written: slf, slf-released, or a JSON file.")
+    ] = "slf",
     constituents: Annotated[
         str | None, typer.Option(help="Instead of a layout: ecapa,mel,age, ...", show_default=False)
     ] = None,
@@ -41,13 +43,13 @@ def export(
 
     import featurestore
     from featurestore.clip import SPLITS
-    from featurestore.conditioning import LAYOUTS
+    from featurestore.conditioning import layout_named
     from featurestore.errors import choose
     from featurestore.exporting import Chosen, export
     from featurestore.interrupt import stop_on_signal
     from featurestore.policy import policy_of
 
-    wanted = Chosen.of(constituents.split(",")) if constituents else LAYOUTS[choose("layout", layout, LAYOUTS)]
+    wanted = Chosen.of(constituents.split(",")) if constituents else layout_named(layout)
     splits = [choose("split", name, SPLITS) for name in split or ("train", "val")]
     with bar("exporting", "clips") as progress, stop_on_signal() as should_stop:
         done = export(
