@@ -45,6 +45,19 @@ def test_a_picture_carries_what_made_it(drawn):
         assert len(about["input"]) == len(about["checkpoints"][0]["weights"]) == 64
 
 
+def test_attributes_given_by_hand_are_drawn_and_told(store, portraitists, drawn, tmp_path):
+    painter, by_hand = portraitists["full-input"], {"age": "30", "gender": None}
+    stored = by_system_and_scale(read_drawings(drawn))["full-input", 3.0]
+    made = draw_portraits(store, painter, [3.0], tmp_path, attributes=by_hand)
+    assert all(one.about["given"] == by_hand for one in made)
+    assert all("given" not in one.about for one in stored)
+    assert all(one.about["input"] != other.about["input"] for one, other in zip(made, stored, strict=True))
+    assert any((read_picture(a.picture) != read_picture(b.picture)).any() for a, b in zip(made, stored, strict=True))
+    for wrong, message in (({"gender": "female"}, "Known: man, woman"), ({"language": "English"}, "unknown input")):
+        with pytest.raises(UsageError, match=message):
+            draw_portraits(store, painter, [3.0], tmp_path, attributes=wrong)
+
+
 def test_seeds_differ_between_speakers_and_not_between_scales(drawn):
     groups = by_system_and_scale(read_drawings(drawn))
     seeds = [[one.about["seed"] for one in group] for group in groups.values()]

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from featurestore.conditioning import LAYOUTS
+from featurestore.conditioning import LAYOUTS, given
 from featurestore.errors import UsageError, VoxportraitError
+from featurestore.slips import with_slips
 from tests.training.clips import clips_in_memory
 from training.loop import train
 from training.sampling import Portraitist
@@ -68,6 +69,18 @@ def test_the_guide_decides_the_picture_in_super_resolution_and_is_needed(painter
         painter.draw(compact, [1, 2, 3])
     one, other = (painter.draw(compact, [1] * 3, 1.0, g, batch_size=3).coarse for g in (guide, 255 - guide))
     assert (one != other).any()
+
+
+def test_what_a_layout_withholds_is_unknown_when_portraits_are_drawn(painter, clips, monkeypatch):
+    compact, guide = clips
+    stored, unknown = (
+        painter.draw(inputs, [1, 2, 3], 8.0, guide, batch_size=3).pictures
+        for inputs in (compact, given(compact, {"gender": None}))
+    )
+    monkeypatch.setattr(painter, "layout", with_slips(painter.layout, "gender-withheld"))
+    withheld = painter.draw(compact, [1, 2, 3], 8.0, guide, batch_size=3).pictures
+    np.testing.assert_array_equal(withheld, unknown)
+    assert (withheld != stored).any()
 
 
 def test_other_samplers_and_steps_can_be_asked_for(painter, clips):
