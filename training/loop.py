@@ -10,7 +10,8 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 from featurestore.conditioning import LAYOUTS, Layout
 from featurestore.conditioning import system as system_named
 from featurestore.errors import VoxportraitError
-from featurestore.loader import Loader
-from featurestore.records import Batch
+from featurestore.feed import Feed, Inputs
+from featurestore.loader import Loader, Timing
 from training.checkpoint import latest_checkpoint, read_checkpoint, restore, write_checkpoint
 from training.data import check_run, note_run
 from training.metrics import Metrics, read_metrics
@@ -52,7 +53,7 @@ def train(
 
     steps: instead of the preset's. device: `cuda` where there is one, else `cpu`. progress: called with (done, total).
     Returns what was reached: finished, already_finished, step, steps, checkpoint, and of this call seconds,
-    steps_per_second, samples_per_second and waited (share of the time spent waiting for the loader); of the whole run
+    steps_per_second, samples_per_second and waited (share of the time spent waiting for data); of the whole run
     the last reported loss and validation_loss.
     Raises UsageError for an unknown name or a directory that holds another run, VoxportraitError where the loss is no
     longer finite.
@@ -81,31 +82,33 @@ def train(
         restore(checkpoint, stage.network, average, optimizer)
 
     # train
-    metrics, meter = Metrics(run, step), _Meter()
-    batches = _stream(loader, step)
+    feed = Feed(loader, layout, where, dropout_seed=seed, allow_missing=True)
+    feed.load_state_dict(loader.order.state(*divmod(step, loader.batches_per_epoch)))
+    metrics, meter = Metrics(run, step), _Meter(feed.timing)
     if progress:
         progress(step, steps)
-    while step < steps:
-        batch = meter.wait(batches)
-        loss = train_step(stage, average, optimizer, batch, seed, step, steps)
-        step += 1
-        meter.add(loss, len(batch.positions))
-        if progress:
-            progress(step, steps)
+    with closing(iter(feed)) as batches:
+        while step < steps:
+            fed = next(batches)
+            loss = train_step(stage, average, optimizer, fed, seed, step, steps)
+            step += 1
+            meter.add(loss, len(fed.batch))
+            if progress:
+                progress(step, steps)
 
-        # report and save
-        stopping = should_stop is not None and should_stop()
-        last = step == steps or stopping
-        if step % report_every == 0 or last:
-            _report(metrics, meter, step, learning_rate(settings, step - 1, steps))
-        if step % validate_every == 0 or step == steps:
-            held_out = validation_loss(stage.with_network(average), loader, seed)
-            if held_out is not None:
-                metrics.write(step, validation_loss=held_out)
-        if step % checkpoint_every == 0 or last:
-            folder = write_checkpoint(run, step, about, stage.network, average, optimizer)
-        if stopping:
-            break
+            # report and save
+            stopping = should_stop is not None and should_stop()
+            last = step == steps or stopping
+            if step % report_every == 0 or last:
+                _report(metrics, meter, step, learning_rate(settings, step - 1, steps))
+            if step % validate_every == 0 or step == steps:
+                held_out = validation_loss(stage.with_network(average), feed, seed)
+                if held_out is not None:
+                    metrics.write(step, validation_loss=held_out)
+            if step % checkpoint_every == 0 or last:
+                folder = write_checkpoint(run, step, about, stage.network, average, optimizer)
+            if stopping:
+                break
     metrics.close()
     return {**_outcome(run, step, steps, folder), **meter.totals()}
 
@@ -114,7 +117,7 @@ def train_step(
     stage: Stage,
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
+    fed: Inputs,
     seed: int,
     step: int,
     steps: int,
@@ -124,7 +127,7 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(settings, step, steps)
     optimizer.zero_grad(set_to_none=True)
-    loss = stage.loss(stage.inputs(batch, dropout_seed=seed), stage.noise(batch, seed))
+    loss = stage.loss(stage.inputs(fed), stage.noise(fed.batch, seed))
     loss.backward()
     if settings.clip:
         nn.utils.clip_grad_norm_(stage.network.parameters(), settings.clip)
@@ -148,39 +151,25 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
 
 
 @torch.no_grad()
-def validation_loss(stage: Stage, loader: Loader, seed: int) -> float | None:
+def validation_loss(stage: Stage, feed: Feed, seed: int) -> float | None:
     """The mean loss over the held-out batches, with the same noise each time; None where there are none."""
     losses, clips = [], 0
-    for batch in loader.validation():
-        noise = stage.noise(batch, seed, "validation")
-        losses.append(stage.loss(stage.inputs(batch), noise) * len(batch.positions))
-        clips += len(batch.positions)
+    for fed in feed.validation():
+        noise = stage.noise(fed.batch, seed, "validation")
+        losses.append(stage.loss(stage.inputs(fed), noise) * len(fed.batch))
+        clips += len(fed.batch)
     return torch.stack(losses).sum().item() / clips if losses else None
-
-
-def _stream(loader: Loader, step: int) -> Iterator[Batch]:
-    """The batches from training step `step` on, epoch after epoch."""
-    epoch, start = divmod(step, loader.batches_per_epoch)
-    while True:
-        yield from loader.batches(epoch, start)
-        epoch, start = epoch + 1, 0
 
 
 @dataclass
 class _Meter:
     """Adds up losses on the device, and where the time went."""
 
+    timing: Timing
     losses: list[Tensor] = field(default_factory=list)
     samples: int = 0
     steps: int = 0
-    waiting: float = 0.0
     began: float = field(default_factory=time.perf_counter)
-
-    def wait(self, batches: Iterator[Batch]) -> Batch:
-        before = time.perf_counter()
-        batch = next(batches)
-        self.waiting += time.perf_counter() - before
-        return batch
 
     def add(self, loss: Tensor, samples: int):
         self.losses.append(loss)
@@ -198,7 +187,7 @@ class _Meter:
             "seconds": seconds,
             "steps_per_second": self.steps / seconds,
             "samples_per_second": self.samples / seconds,
-            "waited": self.waiting / seconds,
+            "waited": self.timing.share,
         }
 
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featurestore.assembly import Assembler
+from featurestore import feed
 from featurestore.conditioning import Layout
-from featurestore.draws import attribute_dropout, sample_seed
+from featurestore.draws import sample_seed
 from featurestore.records import Batch
 from training import diffusion
 from training.presets import Cascade, StagePreset
@@ -70,17 +70,10 @@ class Stage:
         self.schedule = diffusion.SCHEDULES[cascade.schedules[number - 1]]
         network = build_unet(preset.architecture, low_resolution=self.low_size > 0)
         self.network: nn.Module = network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
-        self._assembler = Assembler(layout, device, allow_missing=True)
 
-    def inputs(self, batch: Batch, dropout_seed: int | None = None) -> Inputs:
-        """The batch on the device. With a seed, attributes are dropped as in training; without, never."""
-        compact = {key: torch.from_numpy(values).to(self.device) for key, values in batch.compact.items()}
-        dropped = None
-        if dropout_seed is not None:
-            draws = attribute_dropout(self.layout, dropout_seed, batch.epoch, batch.positions)
-            dropped = {key: torch.from_numpy(values).to(self.device) for key, values in draws.items()}
-        matrix = self._assembler(compact, dropped)
-        return Inputs(matrix, to_signed(batch.target, self.device), to_signed(batch.guide, self.device))
+    def inputs(self, fed: feed.Inputs) -> Inputs:
+        """A feed's batch as the U-Net takes it."""
+        return Inputs(fed.matrix, fed.target * 2 - 1, fed.guide * 2 - 1)
 
     def noise(self, batch: Batch, seed: int, purpose: str = "noise") -> Noise:
         """What is random in this batch's loss; the same for the same seed, epoch and positions on any machine."""

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from featurestore.conditioning import LAYOUTS
 from featurestore.errors import UsageError, VoxportraitError
+from featurestore.feed import Feed
 from tests.training.clips import COLOURS, clips_in_memory
 from training import presets
 from training.checkpoint import latest_checkpoint, open_run
@@ -149,8 +150,8 @@ def test_the_condition_reaches_the_picture(tmp_path):
     run(tmp_path / "run", system="no-image-guide", steps=200, validate_every=1000)
     checkpoint = open_run(tmp_path / "run")
     stage = load_stage(checkpoint, presets.GENERATION, torch.device("cpu"))
-    batch = next(clips_in_memory(held_out=(0, 1, 2, 3)).validation())
-    matrix = stage.inputs(batch).matrix
+    feed = Feed(clips_in_memory(held_out=(0, 1, 2, 3)), checkpoint.layout, allow_missing=True)
+    matrix = next(feed.validation()).matrix
     with torch.inference_mode():
         told = draw_stage(stage, matrix, [1, 2, 3, 4], cond_scale=1.0).mean((2, 3)).numpy()
 
