@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -38,6 +39,7 @@ def exported(store, tmp_path):
 def test_a_bare_machine_trains_on_an_export(exported, tmp_path):
     code = f"""
 import sys
+from typing import Any
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("ray", "lance", "lancedb", "pyarrow"):
@@ -99,7 +101,7 @@ def test_what_is_trained_on_must_be_said(exported):
 
 
 def test_runs_of_a_cache_are_noted_with_the_clips_of_the_store(store, tmp_path):
-    options = {"missing": "zero", "held_out": "test"}
+    options: dict[str, Any] = {"missing": "zero", "held_out": "test"}
     for cache in (None, str(tmp_path / "cache")):
         note_run(tmp_path / f"run-{cache is None}", loader_for(store.uri, LAYOUT, 4, cache=cache, **options))
     made = [artifacts.made_from(store, "checkpoint", tmp_path / f"run-{one}").tolist() for one in (True, False)]
