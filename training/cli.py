@@ -104,7 +104,10 @@ def train(
         if outcome["already_finished"]:
             say(f"{folder}: was trained already ({outcome['step']} steps)")
         elif outcome["finished"]:
-            say(f"{folder}: {outcome['step']} steps in {outcome['seconds']:.0f} s, loss {outcome['loss']:.4f}")
+            say(
+                f"{folder}: {outcome['step']} steps in {outcome['seconds']:.0f} s, loss {outcome['loss']:.4f}, "
+                f"waited for data {100 * outcome['waited']:.0f} %"
+            )
         else:
             if as_json:
                 print_json(outcomes)
