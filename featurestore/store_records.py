@@ -3,6 +3,9 @@
 Rows are known by their stable row ids and read at the version the records were opened at; when compaction or an erasure
 has removed that one, at the newest. Makers must be the same then. Places of erased clips stay empty: no other clip
 changes its position. What is small (ids, labels) is read once and kept.
+
+A read costs for each fragment and file that it touches, beside its bytes: where clips lie in thousands of fragments,
+or each constituent in a file of its own, a store reads several times slower than a cache of it (`exporting`).
 """
 
 import ctypes

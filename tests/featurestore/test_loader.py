@@ -563,6 +563,19 @@ def test_an_erased_batch_is_named_after_those_before_it_are_handed_over():
     assert not readers()
 
 
+def test_iteration_stops_at_an_erased_batch_and_stays_there():
+    records = Made(40)
+    expected = ages(Loader(records, 4).batches(0))
+    records.gone = [int(n) for n in expected[5]]
+    loader = Loader(records, 4)
+    for _ in range(2):
+        with pytest.raises(EmptyBatch, match="batch 5 of epoch 0"):
+            list(loader)
+        assert (loader.state_dict()["epoch"], loader.state_dict()["batch"]) == (0, 5)
+    records.gone = []
+    assert next(iter(loader)).compact["age"].tolist() == expected[5]
+
+
 def test_a_rank_whose_part_is_erased_is_handed_no_clips_and_stays_in_step():
     records = Made(40)
     expected = ages(Loader(records, 4).batches(0))

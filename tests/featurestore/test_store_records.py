@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -166,7 +167,7 @@ def test_values_come_from_where_a_compaction_and_a_change_of_licence_moved_them(
             np.testing.assert_array_equal(after[1][name], values)
 
 
-def test_readers_that_find_their_files_gone_go_on_together(tmp_path):
+def test_readers_that_find_their_files_gone_go_on_together(tmp_path, monkeypatch):
     store = Store.open_or_create(str(tmp_path / "store"))
     for part in (range(40), range(40, 60)):
         store.register(clip(n) for n in part)
@@ -175,12 +176,15 @@ def test_readers_that_find_their_files_gone_go_on_together(tmp_path):
     expected = read(records, records.rows)[0]
     version = records.dataset.version
     compact(store)
+    check = Mock(wraps=snapshots.check)
+    monkeypatch.setattr(snapshots, "check", check)
     with ThreadPoolExecutor(4) as pool:
         for ids, found in pool.map(lambda _: read(records, records.rows), range(8)):
             assert ids == expected
             for i, clip_id in enumerate(ids):
                 np.testing.assert_array_equal(found["target"][i], value("face_128", clip_id)["face_128"])
     assert records.dataset.version > version
+    assert check.call_count == 1  # by the first of them
 
 
 def test_a_clip_that_is_there_twice_is_named(tmp_path):
@@ -209,6 +213,39 @@ def test_a_clip_registered_while_the_store_is_opened_is_no_part_of_it(tmp_path, 
     monkeypatch.setattr(snapshots, "look", look_and_register)
     records = StoreRecords(store, LAYOUT.without("age", "gender"))
     assert read(records, records.rows)[0] == [clip(n).clip_id for n in range(20) if n % 5]
+
+
+def test_a_clip_that_is_lost_while_the_store_is_opened_is_said(tmp_path, monkeypatch):
+    store = Store.open_or_create(str(tmp_path / "store"))
+    store.register(clip(n) for n in range(20))
+    fill(store, [want("ecapa"), want("face_128")])
+    looked = snapshots.look
+
+    def look_and_lose(*arguments):
+        found = looked(*arguments)
+        store.table("clips").delete(f"clip_id = '{clip(3).clip_id}'")
+        return found
+
+    monkeypatch.setattr(snapshots, "look", look_and_lose)
+    with pytest.raises(VoxportraitError, match="1 clips of what was opened are gone"):
+        StoreRecords(store, LAYOUT.without("age", "gender"))
+
+
+def test_a_value_that_came_after_the_snapshot_is_zeros_in_it(tmp_path):
+    store = Store.open_or_create(str(tmp_path / "store"))
+    store.register(clip(n) for n in range(10))
+    fill(store, [want("face_128")])
+    fill(store, [want("ecapa"), want("gender")], {clip(3).clip_id: "no sound"})
+    snapshots.take(store, "first")
+    store.table("quarantine").delete("true")
+    fill(store, [want("ecapa"), want("gender")])
+    for snapshot, comes in (("first", False), (None, True)):
+        records = StoreRecords(store, LAYOUT.without("age"), missing="zero", snapshot=snapshot)
+        _, found = read(records, records.rows)
+        late = number_of(records, 3)
+        assert found["ecapa"][late].any() == comes
+        assert (found["gender"][late] >= 0) == comes
+        assert all(found["ecapa"][i].any() for i in range(len(records.rows)) if i != late)
 
 
 def test_the_identity_is_of_the_clips_in_their_order_and_of_the_split(whole):
