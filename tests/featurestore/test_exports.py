@@ -465,7 +465,8 @@ def test_forgetting_removes_the_exports_that_hold_the_person_and_lists_those_els
 def test_a_store_at_hand_refuses_an_export_of_other_makers_and_of_other_stores(store, exported, tmp_path):
     records = ExportRecords(exported, LAYOUT, **OPTIONS)
     check(store, records)
-    assert records.store and records.store.uri == store.uri
+    assert records.store is not None
+    assert records.store.uri == store.uri
     other = Store.open_or_create(str(tmp_path / "other"))
     other.register(clip(n) for n in range(20, 90))
     with pytest.raises(VoxportraitError, match=r"was not made from \S+other: \d+ of its 60 clips are others there"):
