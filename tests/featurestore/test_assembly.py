@@ -1,6 +1,7 @@
 """The assembler against plain loops over a layout's blocks; buffers that keep nothing; what it refuses."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,29 +23,31 @@ def reference(layout: Layout, compact: Arrays, dropped: Arrays, size: int) -> np
     """The matrix by the words of `Block` and `Layout`, cell by cell or row by row."""
     matrix = np.zeros((size, ROWS, COLUMNS), np.float32)
     for block in layout.blocks:
+        stored = compact.get(block.constituent) if block in layout.on else None
+        gone = dropped.get(block.constituent, np.zeros(size, bool))
         for clip in range(size):
-            values = compact.get(block.constituent)
-            unknown = block not in layout.on or values is None
-            unknown = unknown or bool(dropped.get(block.constituent, np.zeros(size, bool))[clip])
-            if not unknown and block.encoding != "values":
-                unknown = bool(np.isnan(values[clip]) if block.encoding == "constant" else values[clip] < 0)
-            if unknown and block.unknown_column is not None:
+            value = None if stored is None or gone[clip] or _is_unknown(block, stored[clip]) else stored[clip]
+            if value is not None:
+                matrix[(clip, *block.cells)] = _cells(block, value, np.float32(layout.clamp))
+            elif block.unknown_column is not None:
                 matrix[clip, block.row, block.unknown_column] = 1
-            if unknown:
-                continue
-            cells = matrix[clip, block.row : block.row + block.rows, block.column : block.column + block.columns]
-            if block.encoding == "one-hot":
-                cells[:, block.codes[values[clip]] if block.codes else values[clip]] = 1
-                continue
-            if block.encoding == "level":
-                numbers = np.float32(block.codes[values[clip]])
-            else:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    numbers = np.atleast_2d(values[clip]).astype(np.float32) * np.float32(block.scale)
-                numbers = numbers[list(block.take)] if block.take else numbers
-            numbers = np.where(np.isnan(numbers), np.float32(0), numbers)
-            cells[...] = np.minimum(np.maximum(numbers, -np.float32(layout.clamp)), np.float32(layout.clamp))
     return matrix
+
+
+def _is_unknown(block: Block, value: np.ndarray) -> bool:
+    return block.encoding != "values" and bool(np.isnan(value) if block.encoding == "constant" else value < 0)
+
+
+def _cells(block: Block, value: np.ndarray, clamp: np.float32) -> np.ndarray:
+    if block.encoding == "one-hot":
+        code = block.codes[int(value)] if block.codes else int(value)
+        return (np.arange(block.columns) == code).astype(np.float32)
+    if block.encoding == "level":
+        numbers = np.full(1, block.codes[int(value)], np.float32)
+    else:
+        numbers = np.atleast_2d(value).astype(np.float32) * np.float32(block.scale)
+        numbers = numbers[list(block.take)] if block.take else numbers
+    return np.clip(np.where(np.isnan(numbers), np.float32(0), numbers), -clamp, clamp)
 
 
 @st.composite
@@ -86,16 +89,19 @@ def layouts(draw: st.DrawFn) -> Layout:
 
 def arrays(layout: Layout, size: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Compact values, with what is not finite among them, and which of them are dropped."""
-    random, compact = np.random.default_rng(seed), {}
+    random = np.random.default_rng(seed)
+    compact: dict[str, np.ndarray] = {}
     for key in layout.constituents:
         if key in ARRAYS:
             values = random.normal(0, 30, (size, *CATALOGUE[key].shape)).astype(np.float16)
             flat = values.reshape(-1)
             if size:
-                flat[random.integers(0, len(flat), 40)] = np.repeat(np.float16([np.nan, np.inf, -np.inf, 6e4]), 10)
+                flat[random.integers(0, len(flat), 40)] = np.repeat(
+                    np.array([np.nan, np.inf, -np.inf, 6e4], np.float16), 10
+                )
             compact[key] = values
         elif key == "age":
-            compact[key] = random.choice(np.float32([np.nan, 20, 71.5, 1e6]), size)
+            compact[key] = random.choice(np.array([np.nan, 20, 71.5, 1e6], np.float32), size)
         else:
             compact[key] = random.integers(-1, len(ATTRIBUTES[key]), size)
     return compact, {key: random.random(size) < 0.4 for key in compact}
@@ -198,14 +204,15 @@ def test_what_does_not_fit_is_said_in_one_line(change, message):
 
 def test_pieces_are_all_done_and_what_one_raises_is_raised():
     done: list[int] = []
-    spread([lambda i=i: done.append(i) for i in range(50)])
+    spread([partial(done.append, i) for i in range(50)])
     assert sorted(done) == list(range(50))
     with pytest.raises(ZeroDivisionError):
         spread([lambda: done.append(0), lambda: 1 / 0])
 
 
 def test_torch_keeps_its_own_threads_while_pieces_are_spread():
-    before, seen = torch.get_num_threads(), []
+    before = torch.get_num_threads()
+    seen: list[int] = []
     torch.set_num_threads(3)
     try:
         spread([lambda: seen.append(torch.get_num_threads()) for _ in range(6)])
