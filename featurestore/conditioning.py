@@ -258,9 +258,9 @@ class Layout:
         return layout if without is None else layout.without(*_names(without))
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads: the fields that are not at their defaults."""
+        """What `from_json` reads: what is off, and the fields that are not at their defaults."""
         blocks = [_told(block) for block in self.blocks]
-        return json.loads(json.dumps({**_told(self), "blocks": blocks}))
+        return json.loads(json.dumps({**_told(self), "off": self.off, "blocks": blocks}))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Layout":
