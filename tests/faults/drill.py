@@ -71,15 +71,26 @@ def cluster(variables: Mapping[str, str], nodes: int = 1, **resources: Any) -> I
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
-        lean = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
-        made = Cluster(initialize_head=True, head_node_args={**node, **lean})
-        for _ in range(nodes - 1):
-            made.add_node(**node)
+        made = _started(node, nodes)
         patch.undo()
         try:
             yield made
         finally:
             made.shutdown()
+
+
+def _started(node: Mapping[str, Any], nodes: int, attempts: int = 3) -> Cluster:
+    """A cluster, tried again where the machine is so busy that Ray does not wait for its own parts."""
+    lean = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
+    try:
+        made = Cluster(initialize_head=True, head_node_args={**node, **lean})
+        for _ in range(nodes - 1):
+            made.add_node(**node)
+        return made
+    except Exception:  # Ray raises plain ones
+        if attempts == 1:
+            raise
+        return _started(node, nodes, attempts - 1)
 
 
 @dataclass

@@ -1,7 +1,9 @@
-"""Small real mp4 files: H.264 noise and a tone in AAC, or what is asked for."""
+"""Small real mp4 files, the corpus with three bad clips in it, and the store that an undisturbed job makes of it."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 
 from featurestore.clip import Clip
+from tests.conftest import TRAINED
 
 FPS, RATE = 25, 16_000
+TROUBLE = Path(__file__).parent / "trouble"
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +67,63 @@ def talking_head(corpus) -> Clip:
     return next(read("voxceleb2", corpus))
 
 
+@dataclass(frozen=True)
+class BadClips:
+    """Clip ids of the clips that were spoiled."""
+
+    truncated: str
+    without_sound: str
+    without_face: str
+
+
+@pytest.fixture(scope="package")
+def spoiled(corpus, tmp_path_factory) -> tuple[Path, BadClips]:
+    """The corpus with three more videos of its first dev speaker: cut off, without sound, without a face."""
+    from tests.pipelines.media import faceless, without_sound
+
+    root = tmp_path_factory.mktemp("spoiled") / "vox2"
+    shutil.copytree(corpus, root, copy_function=os.link)
+    whole = sorted(root.glob("dev/mp4/*/*/*.mp4"))[0]
+    speaker = whole.parent.parent
+
+    def place(video: str) -> Path:
+        (speaker / video).mkdir()
+        return speaker / video / "00001.mp4"
+
+    data = whole.read_bytes()
+    place("truncated00").write_bytes(data[: len(data) // 2])
+    without_sound(whole, place("silentfilm0"))
+    faceless(whole, place("nobodythere"))
+    ids = (f"voxceleb2/{speaker.name}/{video}/00001" for video in ("truncated00", "silentfilm0", "nobodythere"))
+    return root, BadClips(*ids)
+
+
+@pytest.fixture(scope="package")
+def ray_here(tmp_path_factory) -> Iterator[str]:
+    """The Ray of all jobs that bring down nothing but their workers, which have the package of trouble; its address."""
+    from pipelines.schedule import start_ray, stop_ray
+    from tests.faults.drill import cluster
+
+    notes = tmp_path_factory.mktemp("notes")
+    with cluster({"PYTHONPATH": str(TROUBLE), "TROUBLE_NOTES": str(notes)}) as ray:
+        start_ray(ray.address)
+        yield ray.address
+        stop_ray()
+
+
+@pytest.fixture(scope="package")
+def filled(spoiled, ray_here, tmp_path_factory):
+    """The store that one undisturbed job makes of the spoiled corpus: every constituent of `TRAINED`."""
+    from featurestore.store import Store
+    from pipelines.job import fill
+    from pipelines.sources import read
+
+    store = Store.open_or_create(str(tmp_path_factory.mktemp("filled") / "store"))
+    store.register(read("voxceleb2", spoiled[0]))
+    fill(store, TRAINED)
+    return store
+
+
 @pytest.fixture
 def closed(monkeypatch) -> Callable[[Path], None]:
     """closed(folder): from now on it cannot be listed, as for lack of permission."""
@@ -94,15 +155,14 @@ def kit(tmp_path_factory):
     from featurestore.catalogue import CATALOGUE
     from pipelines import extractors
 
-    folder = Path(__file__).parent / "trouble"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("PYTHONPATH", str(TROUBLE))
         patch.setenv("TROUBLE_NOTES", str(tmp_path_factory.mktemp("notes")))
-        patch.syspath_prepend(str(folder))
+        patch.syspath_prepend(str(TROUBLE))
         import troublekit
 
         patch.setattr(extractors, "AVAILABLE", ("steady", "trouble"))
         for made_by in (troublekit.Steady, troublekit.Trouble):
             patch.setitem(CATALOGUE, made_by.name, getattr(troublekit, made_by.name.upper()))
             patch.setitem(extractors.EXTRACTORS, made_by.name, made_by)
-        yield folder
+        yield TROUBLE

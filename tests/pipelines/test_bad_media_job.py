@@ -16,7 +16,7 @@ GOOD = 3
 
 
 @pytest.fixture(scope="module")
-def job(talking_head, tmp_path_factory):
+def job(talking_head, ray_here, tmp_path_factory):
     """The store that one job makes of a folder with every odd file, each a speaker, among good ones."""
     root = tmp_path_factory.mktemp("odd") / "heads"
     odd = {name: one for name, one in ODD.items() if name != "folder.mp4"}

@@ -41,7 +41,7 @@ def package(tmp_path) -> Path:
 def run(package: Path, *arguments: object, **variables: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(package)} | variables
     command = [sys.executable, "-m", "voxportrait", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def test_a_package_cannot_take_the_place_of_another_extractor(package):
@@ -102,7 +102,7 @@ def job(make_mp4, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Store,
         make_mp4(place / "heads" / speaker / "talk.mp4", amplitude=0.1 * (i + 1))
     wanted = ("--store", place / "store", "--constituents", "loudness,trouble,speech,speakernet,titanet")
     models = {"VOXPORTRAIT_MODELS": str(place / "models"), "STARVED": str(place / "starved")}
-    done = run(package, "extract", "folder", place / "heads", *wanted, "--deadline", 3, "--json", **models)
+    done = run(package, "extract", "folder", place / "heads", *wanted, "--deadline", 6, "--json", **models)
     assert done.returncode == 0, done.stderr
     return done, Store.open(str(place / "store")), place / "heads"
 

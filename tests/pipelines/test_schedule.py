@@ -15,7 +15,6 @@ from featurestore.policy import Policy
 from featurestore.store import Store
 from pipelines.job import fill
 from pipelines.options import Options
-from pipelines.schedule import start_ray, stop_ray
 
 QUARANTINED = {
     "aborts": ("crash", 3),
@@ -33,16 +32,7 @@ def clips(*speakers: str) -> list[Clip]:
 
 
 @pytest.fixture(scope="module")
-def ray_with_kit(kit):
-    """Ray, whose workers have the package of trouble."""
-    stop_ray()
-    start_ray(None)
-    yield
-    stop_ray()
-
-
-@pytest.fixture(scope="module")
-def job(ray_with_kit, tmp_path_factory):
+def job(kit, ray_here, tmp_path_factory):
     """A store and what one job made of all kinds of trouble in one chunk."""
     store = Store.open_or_create(str(tmp_path_factory.mktemp("troubled") / "store"))
     store.register(clips(*QUARANTINED, *PASSING, *CALM))
@@ -97,7 +87,7 @@ def test_the_job_s_row_has_counts_and_seconds_by_constituent(job):
     assert json.loads(row["policy"])["require_consent"] is False
 
 
-def test_a_full_disk_ends_the_job_in_one_line_and_what_is_finished_is_kept(ray_with_kit, tmp_path):
+def test_a_full_disk_ends_the_job_in_one_line_and_what_is_finished_is_kept(kit, ray_here, tmp_path):
     store = Store.open_or_create(str(tmp_path / "store"))
     store.register(clips(*(f"calm-{n:02d}" for n in range(16)), "fills-the-disk"))
     with pytest.raises(VoxportraitError, match="No space left"):
@@ -114,7 +104,7 @@ def slow(count: int, licence: str = "") -> list[Clip]:
     return [Clip(f"{licence}/slow/{n}/00001", "/nowhere.mp4", "train", licence=licence) for n in range(count)]
 
 
-def test_a_second_job_leaves_with_a_word_or_waits_and_has_nothing_to_do(ray_with_kit, tmp_path):
+def test_a_second_job_leaves_with_a_word_or_waits_and_has_nothing_to_do(kit, ray_here, tmp_path):
     store = Store.open_or_create(str(tmp_path / "store"))
     store.register(slow(30, "any"))
     told: list[str] = []
@@ -125,14 +115,14 @@ def test_a_second_job_leaves_with_a_word_or_waits_and_has_nothing_to_do(ray_with
             time.sleep(0.05)
         with pytest.raises(LeaseHeld, match=r"the store is in use: .* filling"):
             fill(store, ["steady"])
-        waited = fill(store, ["steady"], Options(wait=200), told=told.append)
+        waited = fill(store, ["steady"], Options(wait=500), told=told.append)
         assert first.result().filled == {"steady": 30}
     assert (waited.clips, waited.filled) == (0, {})
     assert len(told) == 1
     assert told[0].startswith("waiting: the store is in use")
 
 
-def test_two_jobs_on_different_clips_both_finish(ray_with_kit, tmp_path):
+def test_two_jobs_on_different_clips_both_finish(kit, ray_here, tmp_path):
     store = Store.open_or_create(str(tmp_path / "store"))
     licences = ("free", "signed")
     for licence in licences:
