@@ -18,7 +18,7 @@ from featurestore.conditioning import COLUMNS, ROWS, Block, Layout
 from featurestore.cores import spread
 from featurestore.errors import VoxportraitError
 
-AT_ONCE = 1 << 18
+AT_ONCE = 1 << 19
 """Numbers that a core of a CPU takes through all steps at once: they stay in its cache."""
 
 
