@@ -93,6 +93,7 @@ def draw_portraits(
     common = _describe(portraitist, records, sampler, steps) | ({"given": attributes} if attributes else {})
     for key in attributes:
         choose("input of the model", key, [k for k in portraitist.layout.constituents if k not in common["absent"]])
+    given({}, attributes)
     first = _first_of_each_speaker(records)
     rows = np.array(list(first.values()))
     drawings: dict[float, list[Drawing]] = {float(scale): [] for scale in scales}

@@ -25,6 +25,7 @@ from featurestore.catalogue import ATTRIBUTES, CATALOGUE, Constituent, constitue
 from featurestore.errors import UsageError, VoxportraitError, choose
 
 ROWS, COLUMNS = 256, 768
+LARGEST = float(np.finfo(np.float32).max)
 LANGUAGES = len(ATTRIBUTES["language"])
 
 ENCODINGS = {"vector": ("values",), "block": ("values",), "number": ("constant",), "label": ("one-hot", "level")}
@@ -77,8 +78,8 @@ class Block:
             self._set(name, self._whole(name, getattr(self, name)))
         for name in ("take", "codes"):
             self._set(name, tuple(self._whole(name, value) for value in getattr(self, name)))
-        if not isinstance(self.scale, (int, float)) or not math.isfinite(self.scale):
-            raise UsageError(f"{self}: scale is {self.scale!r}, not a number")
+        if not isinstance(self.scale, (int, float)) or not abs(self.scale) <= LARGEST:
+            raise UsageError(f"{self}: scale is {repr(self.scale)[:20]}, not a number of float32")
         self._set("scale", float(self.scale))
         self._check_rectangle()
         _FITS[_encoding(self, entry)](self, entry)
@@ -166,12 +167,16 @@ def _level_fits(block: Block, entry: Constituent) -> None:
     _refuse(block, take=block.take)
     if not _codes(block, ATTRIBUTES.get(block.constituent, ())):
         raise UsageError(f"{block}: level needs a code for each label, and there are none")
+    if beyond := [code for code in block.codes if abs(code) > 1 << 24]:
+        raise UsageError(f"{block}: the level {str(beyond[0])[:20]} is more than float32 can tell")
 
 
 _FITS = {"values": _values_fit, "constant": _number_fits, "one-hot": _one_hot_fits, "level": _level_fits}
 
 
 def _codes(block: Block, labels: tuple[str, ...]) -> tuple[int, ...]:
+    if not labels:
+        raise UsageError(f"{block}: which labels it may have is not known here, so they have no codes")
     if block.codes and len(block.codes) != len(labels):
         raise UsageError(f"{block}: {len(block.codes)} codes for {len(labels)} labels ({', '.join(labels)})")
     return block.codes
@@ -206,6 +211,8 @@ class Layout:
     withheld: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if not isinstance(self.name, str) or not self.name.isprintable():
+            raise UsageError(f"a layout's name is a line of text, not {self.name!r}")
         changed = {
             "blocks": tuple(self.blocks),
             "clamp": self._number("clamp", self.clamp),
@@ -219,7 +226,7 @@ class Layout:
         object.__setattr__(self, "off", tuple(sorted(self._expanded(self.off))))
         self._check_blocks()
         self._check_dropout()
-        for key in (*self.cancelled, *self.withheld):
+        for key in (*self.cancelled, *self.withheld, *(key for keys in self.groups.values() for key in keys)):
             constituent(key)
 
     @property
@@ -254,8 +261,8 @@ class Layout:
 
     def chosen(self, only: str | None = None, without: str | None = None) -> "Layout":
         """`only` and `without` of names with commas between, as commands take them; None: neither."""
-        layout = self if only is None else self.only(*_names(only))
-        return layout if without is None else layout.without(*_names(without))
+        layout = self if only is None else self.only(*names_in(only))
+        return layout if without is None else layout.without(*names_in(without))
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads: what is off, and the fields that are not at their defaults."""
@@ -302,9 +309,9 @@ class Layout:
         return keys & set(self.every)
 
     def _number(self, name: str, value: Any) -> float:
-        if isinstance(value, (int, float)) and value >= 0:
+        if isinstance(value, (int, float)) and 0 <= value <= LARGEST:
             return float(value)
-        raise UsageError(f"the layout {self.name}: {name} is {value!r}, not a number from 0 up")
+        raise UsageError(f"the layout {self.name}: {name} is {repr(value)[:20]}, not a number from 0 up")
 
     def _check_blocks(self) -> None:
         for one, other in combinations(self.blocks, 2):
@@ -349,8 +356,11 @@ def _made(kind: type, data: Any, what: str) -> Any:
     """A Block or Layout from its fields."""
     if not isinstance(data, Mapping):
         raise UsageError(f"{what} is {data!r}, not a JSON object")
-    for name in data:
-        choose(f"field of {what}", name, [one.name for one in fields(kind)])
+    for name, value in data.items():
+        known = {one.name: one for one in fields(kind)}
+        wanted = known[choose(f"field of {what}", name, known)].type
+        if str(wanted).startswith("tuple") and not isinstance(value, (list, tuple)):
+            raise UsageError(f"{what}: {name} is {repr(value)[:40]}, not a list")
     needed = [one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING]
     if lacking := [name for name in needed if name not in data]:
         raise UsageError(f"{what} lacks {' and '.join(lacking)}")
@@ -443,18 +453,21 @@ def _layout_in(path: str) -> Layout:
     if not Path(path).is_file() and Path(path).suffix != ".json":
         choose("layout", path, [*LAYOUTS, "a JSON file"])
     try:
-        data = json.loads(Path(path).read_text())
+        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         return Layout.from_json({"name": Path(path).stem, **data} if isinstance(data, dict) else data)
     except OSError as error:
         raise UsageError(f"the layout {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the layout {path} is not JSON: {error}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
 
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def names_in(text: str) -> list[str]:
+    """Names with commas between, as commands take them. A UsageError where there is none."""
+    if names := [part.strip() for part in text.split(",") if part.strip()]:
+        return names
+    raise UsageError(f"names with commas between are wanted, not {text!r}")
 
 
 @dataclass(frozen=True)

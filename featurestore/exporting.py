@@ -27,7 +27,7 @@ from featurestore.clip import SPLITS
 from featurestore.conditioning import Layout
 from featurestore.console import bar, say
 from featurestore.errors import UsageError, VoxportraitError
-from featurestore.exports import LANDMARKS, NEVER, STORED, TEXTS, About, ExportRecords
+from featurestore.exports import FORMAT, LANDMARKS, NEVER, STORED, TEXTS, About, ExportRecords
 from featurestore.policy import COLUMNS, Policy
 from featurestore.records import ARRAYS, LABELS, PICTURES, Field, Slab
 from featurestore.schema import decode
@@ -60,6 +60,8 @@ class Chosen:
         for name in names:
             if constituent(name).kind not in (*ARRAYS, *LABELS):
                 raise UsageError(f"{name} is a {constituent(name).kind} and no constituent to export: see --pictures")
+            if constituent(name).kind == "label" and name not in ATTRIBUTES:
+                raise UsageError(f"{name} is a label whose values are not known here: it has no codes to export")
         return cls(tuple(dict.fromkeys(names)))
 
 
@@ -100,9 +102,9 @@ def export(
     Raises UsageError where the file is there already, VoxportraitError where the disk is full, where it was stopped,
     and where somebody was forgotten meanwhile; then nothing is left of it.
     """
-    if out.exists():
-        raise UsageError(f"{out} is there already: remove it, or choose another name")
     with claimed(out) as file:
+        if out.exists():
+            raise UsageError(f"{out} is there already: remove it, or choose another name")
         records = StoreRecords(store, cast(Layout, layout), pictures, missing, splits[0], splits[-1], snapshot, policy)
         selection, sample = _select(records, tuple(dict.fromkeys(splits))), {}
         if clips is not None:
@@ -129,7 +131,10 @@ def cached_records(
     records = StoreRecords(store, layout, **options)
     selection = _select(records, (records.split, records.held_out_split))
     path = Path(folder) / f"records-{_content(records, selection)}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the cache folder {folder} cannot be made: {error.strerror}") from error
     while not path.exists():
         with claimed(path, told) as file:
             if not path.exists():
@@ -170,8 +175,8 @@ def check(store: Store, records: ExportRecords) -> None:
     others = pc.not_equal(here, pa.chunked_array([pa.array(records.clip_ids(records.row_ids))])).fill_null(True)
     if count := pc.sum(others).as_py():
         raise VoxportraitError(
-            f"{path} was not made from {store.place.shown}: {count:,} of its {len(here):,} clips are others there; it "
-            f"says {about.store}"
+            f"{path} was not made from {store.place.shown}: {count:,} of its {len(here):,} clips are others there; "
+            f"use the store that it says, {about.store}"
         )
     names = {number: digest for digest, number in store.known_makers().items()}
     for key, made_by in records.made_by():
@@ -267,13 +272,17 @@ def _made(records: StoreRecords) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*records.constituents, *records.needed)))
 
 
+_ASIDE = ("store", "created", "code", "erasure_epoch")
+"""Of what a file says of itself: by whom and when it was made, not what is in it."""
+
+
 def _content(records: StoreRecords, selection: _Selection) -> str:
-    """What a cache is called after: equal where the files are."""
-    made = {key: records.snapshot.makers[key].digests for key in _made(records)}
-    policy = {name: value for name, value in records.policy.record().items() if name != "judged"}
-    about = [records.identity, list(records.fields), made, records.missing, selection.splits, policy]
-    content = hashlib.sha256(json.dumps(about).encode())
-    content.update(selection.makers.tobytes())
+    """What a cache is called after: equal where the files are, but for clips that are gone since."""
+    about = {name: value for name, value in vars(_about(records, selection, 0, {})).items() if name not in _ASIDE}
+    about["policies"] = [{**policy, "judged": ""} for policy in about["policies"]]
+    content = hashlib.sha256(json.dumps([FORMAT, about]).encode())
+    for values in (selection.row_ids, selection.codes, selection.makers):
+        content.update(values.tobytes())
     return content.hexdigest()[:32]
 
 

@@ -189,7 +189,13 @@ class ExportRecords:
         )
 
     def read(self, rows: np.ndarray, out: Mapping[str, np.ndarray]) -> np.ndarray:
-        """See `records.Records`. Raises VoxportraitError for a face that is no picture."""
+        """See `records.Records`. Raises VoxportraitError for a face that is no picture, and where the file was removed
+        since it was opened, as forgetting does."""
+        if self._file.is_removed():
+            raise VoxportraitError(
+                f"{self.path} was removed while it was read, as forgetting somebody in it does: what was trained from "
+                "it goes on from a new one"
+            )
         lines = self._lines(rows)
         here = lines >= 0
         chosen = lines[here]
@@ -305,7 +311,8 @@ class ExportRecords:
         for name in (*TEXTS, "face"):
             if name in TEXTS or name in self.fields:
                 ends = arrays[f"{name}.offsets"]
-                self._sound(name, ends[0] == 0 and ends[-1] == len(arrays[name]) and (np.diff(ends) >= 0).all())
+                ascend = (ends[1:] >= ends[:-1]).all()
+                self._sound(name, ends[0] == 0 and ends[-1] == len(arrays[name]) and ascend)
         for lead in ("", "empty."):
             codes, splits = arrays[f"{lead}maker"], arrays[f"{lead}split"]
             self._sound(f"{lead}maker", ((codes >= -1) & (codes < makers)).all())

@@ -21,6 +21,9 @@ import numpy as np
 
 from featurestore.errors import UsageError, VoxportraitError
 
+MODE = 0o660
+"""Of a file that is written, less the umask: what is in it is of people, and not for everybody on the machine."""
+
 LARGEST_HEADER = 1 << 24
 """Bytes. A header that says it is longer is not read."""
 
@@ -65,12 +68,17 @@ class TensorFile:
             self._file = self.path.open("rb")
         except OSError as error:
             raise UsageError(f"{path} cannot be opened: {error.strerror}") from error
+        self._had_a_name = os.fstat(self._file.fileno()).st_nlink > 0
         self.tensors, self.metadata = _read_header(self.path, self._file.fileno())
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         self.arrays = {
             name: np.frombuffer(self._map, one.dtype, prod(one.shape), one.start).reshape(one.shape)
             for name, one in self.tensors.items()
         }
+
+    def is_removed(self) -> bool:
+        """Whether the file lost its name since it was opened: its bytes are on the disk until nobody has it open."""
+        return self._had_a_name and os.fstat(self._file.fileno()).st_nlink == 0
 
     def will_need(self, name: str, firsts: np.ndarray, count: int | np.ndarray = 1) -> None:
         """Ask for the bytes of `count` rows of a tensor from each of the rows `firsts` on, without waiting for them."""
@@ -127,6 +135,8 @@ def _tensor(path: Path, name: str, said: Any, data: int) -> Tensor:
         raise VoxportraitError(f"{path}: {name} has numbers of the kind {said['dtype']!r}, which are not read here")
     if not all(type(number) is int and number >= 0 for number in (*shape, start, stop)) or len(shape) > 8:
         raise ValueError(f"the shape or place of {name} is none")
+    if 0 in shape and prod(filter(None, shape)) >> 56:
+        raise ValueError(f"{name} is empty and says that it is huge")
     tensor = Tensor(dtype, tuple(shape), data + start)
     if stop - start != tensor.nbytes:
         raise VoxportraitError(
@@ -144,12 +154,13 @@ def _tensor(path: Path, name: str, said: Any, data: int) -> Tensor:
 def claimed(path: Path, told: Callable[[str], None] | None = None) -> Iterator[int]:
     """A file that is to become `path`, open and locked: `Writer` gives it its name; otherwise it is removed.
 
+    The owner and the group may read it, others may not, whatever else the umask forbids.
     told: called once where another process is at it, who is waited for; without it that is a VoxportraitError.
     """
     partial, file = _partial(path), None
     while file is None:
         try:
-            file = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+            file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, MODE)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from error
         try:

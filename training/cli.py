@@ -36,10 +36,14 @@ def train(
     runs: Runs = Path("runs"),
     layout: Annotated[str, typer.Option(help="What stands where: slf, slf-released, or a JSON file of yours.")] = "slf",
     only: Annotated[
-        str | None, typer.Option(help="Of the system's inputs only these, with commas between: ecapa,attributes.")
+        str | None,
+        typer.Option(
+            help="Of the system's inputs only these, with commas between: ecapa,attributes. Give --runs of its own."
+        ),
     ] = None,
     without: Annotated[
-        str | None, typer.Option(help="Leave these out too: constituents or groups, with commas between.")
+        str | None,
+        typer.Option(help="Leave these out too: constituents or groups, with commas between. Give --runs of its own."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
@@ -71,6 +75,9 @@ def train(
     from training.presets import stage_preset
 
     base = layout_named(layout).chosen(only, without)
+    chosen = system_named(system).layout(base)
+    if not (chosen.constituents or system_named(system).image_guide):
+        raise UsageError(f"the system {system} has no input left: {chosen.label}")
     if store is None and export is None:
         raise UsageError("say what to train on: --store, or --export for a file of voxportrait store export")
     if export is not None and (snapshot or cache):
@@ -79,7 +86,6 @@ def train(
     policy, outcomes = policy_of(require_consent, licences), []
     for unet in numbers[choose("stage", stage, numbers)]:
         size = batch_size or stage_preset(preset, unet).batch_size
-        chosen = system_named(system).layout(base)
         if export is not None:
             loader = loader_from_export(export, chosen, size, seed, store, say, missing=missing, policy=policy)
         else:

@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def build_report(
     Raises UsageError where a run is none, VoxportraitError where a drawing's picture or clip is gone.
     """
     makers, trained = data.makers(store), results.read_runs(runs)
-    layout = LAYOUTS.get(trained[0]["layout"], LAYOUTS["slf"]) if trained else LAYOUTS["slf"]
+    layout = replace(trained[0]["layout"], off=()) if trained else LAYOUTS["slf"]
     extraction = data.extraction(store)
     page = {
         "style": (HERE / "style.css").read_text(),

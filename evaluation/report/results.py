@@ -12,7 +12,7 @@ from evaluation.portraits import Drawing, by_system_and_scale, read_picture
 from evaluation.report import pictures
 from evaluation.report.curves import loss_curve
 from evaluation.report.data import attributes
-from featurestore.conditioning import GROUPS, SYSTEMS
+from featurestore.conditioning import GROUPS, SYSTEMS, Layout
 from featurestore.errors import UsageError
 from featurestore.store import Store
 
@@ -41,7 +41,7 @@ def read_runs(runs: Iterable[Path]) -> list[dict[str, Any]]:
             {
                 **{name: about[name] for name in ("system", "unet", "preset", "steps", "batch_size", "seed", "code")},
                 "torch": about.get("torch", ""),
-                "layout": about["layout"]["name"],
+                "layout": Layout.from_json(about["layout"]),
                 "name": run.name,
                 "task": f"{low} to {high} px" if low else f"{high} px from noise",
                 "width": about["settings"]["architecture"].get("dim"),

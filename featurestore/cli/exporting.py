@@ -23,9 +23,13 @@ def export(
     constituents: Annotated[
         str | None, typer.Option(help="Instead of a layout: ecapa,mel,age, ...", show_default=False)
     ] = None,
-    pictures: Annotated[str, typer.Option(help="Of target, guide, face (256 px, JPEG), bottom.")] = "target,guide",
+    pictures: Annotated[
+        str, typer.Option(help="Of target, guide, face (256 px, JPEG), bottom; '': none.")
+    ] = "target,guide",
     snapshot: Annotated[str | None, typer.Option(help="The clips of this snapshot, in its places.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="train and val; may be said again for another.")] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Instead of train and val: one; may be said again for another.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of --clips.")] = 0,
     missing: Annotated[
         str,
@@ -43,20 +47,20 @@ def export(
 
     import featurestore
     from featurestore.clip import SPLITS
-    from featurestore.conditioning import layout_named
+    from featurestore.conditioning import layout_named, names_in
     from featurestore.errors import choose
     from featurestore.exporting import Chosen, export
     from featurestore.interrupt import stop_on_signal
     from featurestore.policy import policy_of
 
-    wanted = Chosen.of(constituents.split(",")) if constituents else layout_named(layout)
+    wanted = Chosen.of(names_in(constituents)) if constituents is not None else layout_named(layout)
     splits = [choose("split", name, SPLITS) for name in split or ("train", "val")]
     with bar("exporting", "clips") as progress, stop_on_signal() as should_stop:
         done = export(
             featurestore.open(store),
             out,
             wanted,
-            [name for name in pictures.split(",") if name],
+            names_in(pictures) if pictures else [],
             missing,
             splits,
             snapshot,

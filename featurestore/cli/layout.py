@@ -99,7 +99,7 @@ def show(
         _draw(layout, entries, found, out)
     if save:
         save.parent.mkdir(parents=True, exist_ok=True)
-        save.write_text(json.dumps(layout.to_json(), indent=1) + "\n")
+        save.write_text(json.dumps(layout.to_json(), indent=1) + "\n", encoding="utf-8")
     if as_json:
         print_json(_as_json(layout, entries, found))
         return

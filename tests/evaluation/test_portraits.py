@@ -53,9 +53,16 @@ def test_attributes_given_by_hand_are_drawn_and_told(store, portraitists, drawn,
     assert all("given" not in one.about for one in stored)
     assert all(one.about["input"] != other.about["input"] for one, other in zip(made, stored, strict=True))
     assert any((read_picture(a.picture) != read_picture(b.picture)).any() for a, b in zip(made, stored, strict=True))
-    for wrong, message in (({"gender": "female"}, "Known: man, woman"), ({"language": "English"}, "unknown input")):
+    for wrong, message in (
+        ({"gender": "female"}, "Known: man, woman"),
+        ({"age": "old"}, "age is 'old', not a number of years"),
+        ({"language": "English"}, "unknown input"),
+    ):
         with pytest.raises(UsageError, match=message):
-            draw_portraits(store, painter, [3.0], tmp_path, attributes=wrong)
+            draw_portraits(store, painter, [3.0], tmp_path / "refused", attributes=wrong)
+    noted = store.table("artifacts").to_table(columns=["path"])["path"].to_pylist()
+    assert any(path.startswith(str(tmp_path)) for path in noted)
+    assert not [path for path in noted if "refused" in path]
 
 
 def test_seeds_differ_between_speakers_and_not_between_scales(drawn):

@@ -1,5 +1,6 @@
 """The report: one file that says all it should, asks nothing of the network, and copes with what is not there."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -9,6 +10,7 @@ from evaluation.evaluate import evaluate
 from evaluation.portraits import read_drawings
 from evaluation.report import build_report
 from evaluation.report.curves import loss_curve
+from featurestore.conditioning import Block, Layout
 from featurestore.errors import UsageError
 from featurestore.store import Store
 from tests.evaluation.conftest import TEST_SPEAKERS, fill
@@ -165,6 +167,18 @@ def test_one_point_of_one_run_is_enough(store, runs, tmp_path):
     page = Page(build_report(store, [run], empty, [], {}, tmp_path / "index.html", {}).read_text())
     assert "no portraits have been drawn yet" in page.text
     assert "1 of 6" in page.text
+
+
+def test_the_matrix_is_drawn_in_the_layout_of_the_run_whatever_its_name(store, runs, tmp_path):
+    own = Layout("mine", (Block("ecapa", 7, 1, 100, 192), Block("age", 9, 1, 0, 300, "constant")), off=("age",))
+    run = tmp_path / "run"
+    run.mkdir()
+    about = json.loads((runs / "full-input-unet1" / "config.json").read_text()) | {"layout": own.to_json()}
+    (run / "config.json").write_text(json.dumps(about))
+    page = Page(build_report(store, [run], {}, [], {}, tmp_path / "index.html", {}).read_text())
+    assert "Layout mine (" in page.text
+    assert "age 1 × 300 27 years" in page.text
+    assert "pyannote 26 × 512" not in page.text
 
 
 def test_a_folder_that_is_no_run_is_refused(store, tmp_path):

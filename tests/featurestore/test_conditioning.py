@@ -1,6 +1,7 @@
 """The matrix, cell by cell, against the tables of the SLF page (written out here, not taken from the code)."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -224,6 +225,9 @@ def test_a_layout_survives_json_and_its_fingerprint_tells_layouts_apart():
         LAYOUTS["slf"].require(moved, "the file")
 
 
+LEVEL = {"constituent": "gender", "row": 0, "rows": 1, "column": 0, "columns": 9, "encoding": "level"}
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -235,6 +239,21 @@ def test_a_layout_survives_json_and_its_fingerprint_tells_layouts_apart():
         ),
         (lambda: LAYOUTS["slf"].without("atributes"), "Did you mean 'attributes'"),
         (lambda: Layout.from_json({"name": "x", "blocks": [{"constituent": "mel", "raw": 1}]}), "raw"),
+        (
+            lambda: Layout.from_json({"name": "x", "blocks": [{**LEVEL, "codes": [10**30, 1]}]}),
+            "gender: the level 1000",
+        ),
+        (
+            lambda: Layout.from_json({"name": "x", "blocks": [{**LEVEL, "codes": 5}]}),
+            "gender: codes is 5, not a list",
+        ),
+        (lambda: Layout("x", (), clamp=10**400), "clamp is 1000.*, not a number from 0 up"),
+        (lambda: Layout("x", (), clamp=math.inf), "clamp is inf, not a number from 0 up"),
+        (lambda: Block("ecapa", 0, 1, 0, 192, scale=-(10**400)), "block ecapa: scale is -1000.*, not a number"),
+        (lambda: Layout("two\nlines", ()), "a layout's name is a line of text"),
+        (lambda: Layout("x", (), groups={"voices": ("ecpa",)}), "unknown constituent 'ecpa'. Did you mean 'ecapa'"),
+        (lambda: Layout.from_json({"name": "x", "blocks": [], "off": "mel"}), "the layout: off is 'mel', not a list"),
+        (lambda: LAYOUTS["slf"].chosen(only=" , "), "names with commas between are wanted, not ' , '"),
         (lambda: system("full"), "unknown system 'full'"),
     ],
 )
@@ -402,7 +421,7 @@ def test_a_layout_comes_by_its_name_or_from_a_file(tmp_path):
         json.dumps({"blocks": [{"constituent": "ecapa", "row": 3, "rows": 1, "column": 0, "columns": 192}]})
     )
     assert layout_named(str(path)) == Layout("own", (Block("ecapa", 3, 1, 0, 192),))
-    path.write_text(json.dumps(LAYOUTS["slf"].without("mel").to_json()))
+    path.write_text(json.dumps(LAYOUTS["slf"].without("mel").to_json()), encoding="utf-8-sig")
     assert layout_named(str(path)) == LAYOUTS["slf"].without("mel")
 
 
@@ -411,6 +430,7 @@ def test_a_layout_comes_by_its_name_or_from_a_file(tmp_path):
     [
         (None, "cannot be read: No such file"),
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "described by a JSON object"),
         ('{"blocks": 3}', "with a list of blocks"),
         ('{"blocks": [3]}', "block 0 is 3, not a JSON object"),

@@ -1,6 +1,7 @@
 """Exports: the same batches as from the store, whole or not at all, and refused when they no longer hold."""
 
 import json
+import os
 import resource
 import shutil
 import threading
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from featurestore import artifacts, erasure, inprocess, promotion, snapshots
+from featurestore.catalogue import CATALOGUE, Constituent
 from featurestore.conditioning import LAYOUTS
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.exporting import Chosen, cached_records, check, choose_clips, export
@@ -26,6 +28,7 @@ from featurestore.filling import Want
 from featurestore.loader import Loader
 from featurestore.makers import Maker
 from featurestore.policy import Policy
+from featurestore.records import Slab
 from featurestore.store import Store
 from featurestore.store_records import StoreRecords
 from tests.featurestore.conftest import clip, fill, value, want
@@ -271,6 +274,21 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(whole, tmp_path):
     assert_nothing_is_left(whole, tmp_path)
 
 
+def test_not_everybody_on_the_machine_may_read_it(whole, tmp_path):
+    before = os.umask(0o022)
+    try:
+        export_aside(whole, tmp_path / "e.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "e.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_label_without_known_values_is_not_exported(monkeypatch):
+    monkeypatch.setitem(CATALOGUE, "mood", Constituent("mood", "label", "how they feel"))
+    with pytest.raises(UsageError, match="mood is a label whose values are not known here"):
+        Chosen.of(["ecapa", "mood"])
+
+
 def test_a_stopped_export_leaves_nothing(whole, tmp_path):
     with pytest.raises(VoxportraitError, match="stopped as asked; nothing is left"):
         export(whole, tmp_path / "e.safetensors", LAYOUT, missing="zero", splits=SPLITS, should_stop=lambda: True)
@@ -357,6 +375,31 @@ def numbers(name: str, filler: bytes):
     return change
 
 
+def wrapped(name: str):
+    """A file with offsets that go down, by steps of which 64 bits cannot tell that they do."""
+
+    def change(data: bytes) -> bytes:
+        header, tensors = header_of(data)
+        start, stop = header[name]["data_offsets"]
+        offsets = np.frombuffer(tensors[start:stop], np.int64).copy()
+        offsets[1:3] = 2**63 - 1, -2
+        return with_header(header, tensors[:start] + offsets.tobytes() + tensors[stop:])
+
+    return change
+
+
+def emptied(name: str, columns: int):
+    """A file in which a tensor has no rows of a great many columns, and no bytes."""
+
+    def change(data: bytes) -> bytes:
+        header, tensors = header_of(data)
+        start, _ = header[name]["data_offsets"]
+        header[name] |= {"shape": [0, columns, columns], "data_offsets": [start, start]}
+        return with_header(header, tensors)
+
+    return change
+
+
 def other_format(data: bytes) -> bytes:
     header, tensors = header_of(data)
     header["__metadata__"]["voxportrait.export"] = "9"
@@ -384,6 +427,7 @@ HUGE = 2**60
         (changed(ecapa={"shape": [HUGE, 192]}), r"ecapa \(\d+, 192\) takes [\d,]+ bytes and has 23,040"),
         (changed(ecapa={"shape": [-60, -192]}), "the shape or place of ecapa is none"),
         (changed(ecapa={"shape": [True, 11520]}), "the shape or place of ecapa is none"),
+        (emptied("ecapa", HUGE), "ecapa is empty and says that it is huge"),
         (changed(ecapa={"shape": [60, 96, 2]}), r"ecapa in \S+ is \(60, 96, 2\) float16, and \(60, 192\) float16 is"),
         (changed(ecapa={"dtype": "BF16"}), "ecapa has numbers of the kind 'BF16'"),
         (other_format, "has format 9 of an export, and this version of voxportrait reads format 1"),
@@ -393,6 +437,7 @@ HUGE = 2**60
         (said(constituents=["ecapa"]), "lacks the constituent age, gender: it holds ecapa"),
         (said(labels={"gender": ["woman", "man"]}), "gender in .* has other labels than this version"),
         (numbers("clip_id.offsets", b"\x07"), "is damaged: numbers of clip_id are out of range"),
+        (wrapped("clip_id.offsets"), "is damaged: numbers of clip_id are out of range"),
         (numbers("gender", b"\x07"), "is damaged: numbers of gender are out of range"),
         (numbers("maker", b"\x07"), "is damaged: numbers of maker are out of range"),
         (numbers("row_id", b"\x07"), "is damaged: numbers of row_id are out of range"),
@@ -460,6 +505,16 @@ def test_forgetting_removes_the_exports_that_hold_the_person_and_lists_those_els
     ):
         check(store, ExportRecords(copied, LAYOUT, **OPTIONS))
     check(store, ExportRecords(others, LAYOUT, missing="zero"))
+
+
+def test_a_file_that_is_removed_while_it_is_read_is_not_read_on(whole, exported, tmp_path):
+    shutil.copy(exported, tmp_path / "e.safetensors")
+    records = ExportRecords(tmp_path / "e.safetensors", LAYOUT, **OPTIONS)
+    out = Slab(records.fields, 4).arrays
+    records.read(records.rows[:4], out)
+    (tmp_path / "e.safetensors").unlink()
+    with pytest.raises(VoxportraitError, match=r"e.safetensors was removed while it was read, as forgetting"):
+        records.read(records.rows[:4], out)
 
 
 def test_a_store_at_hand_refuses_an_export_of_other_makers_and_of_other_stores(store, exported, tmp_path):
@@ -555,6 +610,11 @@ def test_a_cache_follows_what_the_store_holds(store, tmp_path):
     promotion.promote(store, "ecapa", force=True)
     second = cached_records(store, LAYOUT, tmp_path, **OPTIONS).path
     assert second != first
+    other = Store.open_or_create(str(tmp_path / "other"))
+    other.register(made_clip(n) for n in (*range(58, 60), *range(58)))
+    fill(other, [want("face_128"), want("gender")])
+    fill(other, [want("ecapa", 1)], {clip(LACKING).clip_id: "no sound"})
+    assert cached_records(other, LAYOUT, tmp_path, **OPTIONS).path not in (first, second)
     shutil.copy(first, second)
     with pytest.raises(VoxportraitError, match=r"ecapa of 59 clips .* remove it and make it again"):
         cached_records(store, LAYOUT, tmp_path, **OPTIONS)
