@@ -4,16 +4,16 @@ Torch's own threads meet after every step: where a core is busy with something e
 """
 
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from threading import Barrier
 
 import torch
 
 
-def spread(pieces: Iterable[Callable[[], object]]) -> None:
-    """Call every piece, on as many cores as torch may use here; raises what one raises."""
+def spread(pieces: Sequence[Callable[[], object]]) -> None:
+    """Call every piece, on as many cores as torch may use here; raises what one raises, when none is at work."""
     cores, todo = torch.get_num_threads(), iter(pieces)
     if cores == 1:
         return _each(todo)
@@ -23,11 +23,13 @@ def spread(pieces: Iterable[Callable[[], object]]) -> None:
         with torch.inference_mode(inference):
             _each(todo)
 
-    for done in [_crew(cores, os.getpid()).submit(share) for _ in range(cores)]:
+    shares = [_crew(cores, os.getpid()).submit(share) for _ in range(cores)]
+    wait(shares)
+    for done in shares:
         done.result()
 
 
-def _each(pieces: Iterable[Callable[[], object]]) -> None:
+def _each(pieces: Iterator[Callable[[], object]]) -> None:
     for piece in pieces:
         piece()
 

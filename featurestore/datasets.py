@@ -70,7 +70,7 @@ class MatrixDataset(IterableDataset[dict[str, Any]]):
         self._opened: Records | None = None
         self._order = self._loader(self._open()).order
         self._place, self._given = (0, 0), (0, 0)
-        self._process = os.getpid()
+        self._process, self._was_iterated = os.getpid(), False
 
     def __iter__(self) -> Generator[dict[str, Any], None, None]:
         worker = get_worker_info()
@@ -78,8 +78,14 @@ class MatrixDataset(IterableDataset[dict[str, Any]]):
             raise UsageError(
                 "the worker was forked, and Lance cannot be: give the DataLoader multiprocessing_context='spawn'"
             )
+        if worker and self._was_iterated:
+            raise UsageError(
+                "a worker that is kept hears of no set_epoch and would give the same epochs again: use epochs=None, or "
+                "persistent_workers=False"
+            )
         if worker and self.reuse:
             raise UsageError("reuse=True is for num_workers=0: a worker's tensors would be overwritten on their way")
+        self._was_iterated = True
         loader = self._loader(self._open(), share=(worker.id, worker.num_workers) if worker else (0, 1))
         loader.load_state_dict(self._order.state(*self._place))
         with closing(iter(self._feed(loader))) as feed:
@@ -92,7 +98,7 @@ class MatrixDataset(IterableDataset[dict[str, Any]]):
         return self._order.batches_per_epoch
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_opened": None, "_was_iterated": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _process=os.getpid())

@@ -5,17 +5,16 @@ for inputs in feed:                  # epoch after epoch, as the loader
     loss = model(inputs.matrix, inputs.target)
 
 A thread prepares the next batch while the trainer has this one: on a GPU on a stream of its own, so that copies and
-assembly run beside the trainer's work and nobody waits. Have the loader's slabs pinned then (`Loader(pinned=True)`).
+assembly run beside the trainer's work and nobody waits; the loader's slabs are pinned then.
 """
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -32,9 +31,6 @@ from featurestore.records import Batch
 
 AT_ONCE = 1 << 18
 """Numbers of pictures that a core of a CPU converts at once."""
-
-ROOMS = 2
-"""Batches on the device: the trainer's, and the one that is prepared meanwhile."""
 
 
 @dataclass
@@ -63,13 +59,21 @@ class Room:
     """A place for one batch on a device, used again and again. Arguments as of `Assembler`.
 
     arrived: when its copies of the loader's arrays are made; ready: when all of it is; left: when the trainer is done.
+    held: seconds for which the last batch had to wait until the trainer was done.
     """
 
     def __init__(self, layout: Layout, device: torch.device, dtype: torch.dtype, allow_missing: bool, reuse: bool):
         self.layout, self.device, self.reuse = layout, device, reuse
         self.arrived, self.ready, self.left = (_event(device) for _ in range(3))
+        self.held = 0.0
         self._assemble = Assembler(layout, device, allow_missing, dtype, reuse)
         self._buffers: dict[str, Tensor] = {}
+
+    def wait(self) -> None:
+        """Until the trainer is done with the batch that was here."""
+        began = time.perf_counter()
+        self.left.synchronize()
+        self.held = time.perf_counter() - began
 
     def take(self, batch: Batch, dropout_seed: int | None = None) -> Inputs:
         """The batch on the device, by the current stream. With a seed attributes are dropped as in training."""
@@ -138,20 +142,14 @@ class Feed:
         self._own = self._room()
         self._module = torch.get_device_module(self.device)
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else self._module.Stream()
-        self._held = 0.0
-        self._at: dict[str, Any] | None = None
+        loader.pinned |= self.device.type == "cuda"
 
     def __iter__(self) -> Generator[Inputs, None, None]:
         """Batch after batch, epoch after epoch, from the place of `state_dict`."""
-        order, self._at = self.loader.order, self.loader.state_dict()
-        try:
-            with closing(self._ahead(self.loader.__iter__(), self.dropout_seed)) as ahead:
-                for inputs in ahead:
-                    self._at = order.state(*order.place(order.state(inputs.batch.epoch, inputs.batch.number + 1)))
-                    yield inputs
-        finally:
-            self.loader.load_state_dict(self._at)
-            self._at = None
+        with closing(self._ahead(self.loader.onward(), self.dropout_seed)) as ahead:
+            for inputs in ahead:
+                self.loader.go_on_behind(inputs.batch)
+                yield inputs
 
     def batches(self, epoch: int, start: int = 0) -> Generator[Inputs, None, None]:
         """The batches of one epoch from batch number `start` on."""
@@ -168,71 +166,50 @@ class Feed:
         return inputs
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next batch of iteration stands, as of `Loader.state_dict`: the loader itself is further on."""
-        return self._at or self.loader.state_dict()
+        """The loader's: where the next batch of iteration stands, whatever is read ahead."""
+        return self.loader.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Have the next iteration go on there. Raises what `Order.place` raises."""
         self.loader.load_state_dict(state)
 
     def _ahead(self, batches: Generator[Batch, None, None], seed: int | None) -> Generator[Inputs, None, None]:
-        """Each batch on the device while the next is prepared. A room is given back when its batch is done with."""
-        free: SimpleQueue[Room | None] = SimpleQueue()
-        made: SimpleQueue[tuple[Room, Inputs] | BaseException | None] = SimpleQueue()
-        rooms = [self._rooms.pop() if self._rooms else self._room() for _ in range(ROOMS)]
-        for room in rooms:
-            free.put(room)
-        thread = Thread(target=self._prepare, args=(batches, seed, free, made), name="feed", daemon=True)
-        with self.timing.stream():
-            thread.start()
+        """Each batch on the device while the next is prepared in another room."""
+        here, there = (self._rooms.pop() if self._rooms else self._room() for _ in range(2))
+        thread = ThreadPoolExecutor(1, "feed")
+        with self.timing.stream(), closing(batches):
             try:
-                while found := self._wait(made):
-                    room, inputs = found
-                    self._trainers.wait_event(room.ready)
+                coming = thread.submit(self._prepare, batches, here, seed)
+                while (inputs := coming.result()) is not None:
+                    self.timing.handed_over(len(inputs.batch), here.held)
+                    coming = thread.submit(self._prepare, batches, there, seed)
+                    self._give(inputs, here)
                     yield inputs
                     self.timing.asked()
-                    room.left.record(self._trainers)
-                    free.put(room)
+                    here.left.record(self._trainers)
+                    here, there = there, here
             finally:
-                free.put(None)
-                thread.join()
+                thread.shutdown()
                 self._stream.wait_stream(self._trainers)
-                self._rooms += rooms
+                self._rooms += here, there
 
-    def _wait(self, made: SimpleQueue[tuple[Room, Inputs] | BaseException | None]) -> tuple[Room, Inputs] | None:
-        """What is prepared, None at the end; raises what the other thread met with."""
-        waited, held = self.timing.waited, self._held
-        found = made.get()
-        if isinstance(found, BaseException):
-            raise found
-        if found:
-            self.timing.handed_over(len(found[1].batch))
-            self.timing.waited = max(waited, self.timing.waited - (self._held - held))
-        return found
+    def _prepare(self, batches: Iterator[Batch], room: Room, seed: int | None) -> Inputs | None:
+        """The next batch in a room, None at the end."""
+        with self._module.stream(self._stream):
+            if (batch := next(batches, None)) is None:
+                return None
+            room.wait()
+            inputs = room.take(batch, seed)
+            room.ready.record()
+            room.arrived.synchronize()
+            return inputs
 
-    def _prepare(
-        self,
-        batches: Generator[Batch, None, None],
-        seed: int | None,
-        free: SimpleQueue[Room | None],
-        made: SimpleQueue[tuple[Room, Inputs] | BaseException | None],
-    ) -> None:
-        """What the thread does until there are no more batches, or no more rooms."""
-        try:
-            with self._module.stream(self._stream), closing(batches):
-                for batch in batches:
-                    if (room := free.get()) is None:
-                        return
-                    began = time.perf_counter()
-                    room.left.synchronize()
-                    self._held += time.perf_counter() - began
-                    inputs = room.take(batch, seed)
-                    room.ready.record()
-                    made.put((room, inputs))
-                    room.arrived.synchronize()
-            made.put(None)
-        except BaseException as error:  # noqa: BLE001 - it is raised where batches are asked for
-            made.put(error)
+    def _give(self, inputs: Inputs, room: Room) -> None:
+        """Have the trainer's stream wait for a batch, and its memory wait for that stream where it is let go."""
+        self._trainers.wait_event(room.ready)
+        if self.device.type == "cuda":
+            for tensor in (inputs.matrix, *inputs.pictures.values()):
+                tensor.record_stream(self._trainers)
 
     @property
     def _trainers(self) -> Any:

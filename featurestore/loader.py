@@ -72,9 +72,9 @@ class Timing:
         """A batch is waited for from here on."""
         self._pass()
 
-    def handed_over(self, samples: int) -> None:
-        """It is there."""
-        self.waited += self._pass()
+    def handed_over(self, samples: int, excused: float = 0.0) -> None:
+        """It is there. excused: seconds of the wait that do not count."""
+        self.waited += max(0.0, self._pass() - excused)
         self.batches += 1
         self.samples += samples
 
@@ -101,8 +101,8 @@ class Loader:
 
     batch_size: of the global batch, of which each rank takes its part. remainder: see `order.REMAINDERS`.
     ahead: groups of batches that are read while the trainer is busy with one. readers: threads that read; more than one
-    pays where a read is mostly waiting, as for an object store. pinned: buffers for a GPU.
-    timing: how long it was waited for. Raises what `Order` raises.
+    pays where a read is mostly waiting, as for an object store. pinned: whether new buffers are for a GPU, as a feed to
+    one has it. timing: how long it was waited for. Raises what `Order` raises.
 
     A clip that was erased leaves its place empty, so a batch may be smaller. Where a rank's whole part is gone, that
     rank is handed a batch of no clips and stays in step with the others: a trainer on several ranks weighs gradients by
@@ -119,14 +119,14 @@ class Loader:
         remainder: str = "drop",
         ahead: int = 2,
         readers: int = 1,
-        pinned: bool = False,
     ):
         if min(ahead, readers) < 1:
             raise UsageError(f"a loader with {ahead} groups ahead and {readers} readers: it takes one of each at least")
         self.records, self.batch_size = records, batch_size
         self.order = Order(len(records.rows), batch_size, seed, rank, ranks, remainder, records.identity)
         self.timing = Timing()
-        self._ahead, self._readers, self._pinned = max(ahead, readers), readers, pinned
+        self.pinned = False
+        self._ahead, self._readers = max(ahead, readers), readers
         self._own_size = batch_size // ranks
         self._together = max(1, GROUP // self._own_size)
         self._free: list[Slab] = []
@@ -142,12 +142,21 @@ class Loader:
 
     def __iter__(self) -> Generator[Batch, None, None]:
         """Batch after batch, epoch after epoch, from where `state_dict` says."""
+        with closing(self.onward()) as stream:
+            for batch in stream:
+                self.go_on_behind(batch)
+                yield batch
+
+    def onward(self) -> Generator[Batch, None, None]:
+        """As iteration, but `state_dict` stays where it is: for who reads ahead of the trainer."""
         epoch, start = self._next
         later = (wanted for number in count(epoch + 1) for wanted in self._epoch(number))
         with closing(self._stream(chain(self._epoch(epoch, start), later))) as stream:
-            for batch in _raising(stream):
-                self._next = divmod(batch.epoch * self.batches_per_epoch + batch.number + 1, self.batches_per_epoch)
-                yield batch
+            yield from _raising(stream)
+
+    def go_on_behind(self, batch: Batch) -> None:
+        """Have the next iteration, and `state_dict`, begin behind this batch."""
+        self._next = divmod(batch.epoch * self.batches_per_epoch + batch.number + 1, self.batches_per_epoch)
 
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of one epoch from batch number `start` on."""
@@ -220,7 +229,7 @@ class Loader:
         try:
             return self._free.pop()
         except IndexError:
-            return Slab(self.records.fields, self._together * self._own_size, self._pinned)
+            return Slab(self.records.fields, self._together * self._own_size, self.pinned)
 
     def _read(self, group: list[_Wanted], slab: Slab) -> list[Batch | EmptyBatch]:
         """The batches of a group, as views of a slab."""

@@ -1,5 +1,6 @@
 """The assembler against plain loops over a layout's blocks; buffers that keep nothing; what it refuses."""
 
+import threading
 from collections.abc import Mapping
 from functools import partial
 
@@ -208,6 +209,29 @@ def test_pieces_are_all_done_and_what_one_raises_is_raised():
     assert sorted(done) == list(range(50))
     with pytest.raises(ZeroDivisionError):
         spread([lambda: done.append(0), lambda: 1 / 0])
+
+
+def test_what_a_piece_raises_is_raised_when_no_other_is_at_work_any_more():
+    """Else it would write into a buffer that somebody else has by then."""
+    begun, done = threading.Event(), threading.Event()
+
+    def slow():
+        begun.set()
+        threading.Event().wait(0.2)
+        done.set()
+
+    def broken():
+        begun.wait(10)
+        raise ZeroDivisionError
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            spread([broken, slow])
+        assert done.is_set()
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_torch_keeps_its_own_threads_while_pieces_are_spread():

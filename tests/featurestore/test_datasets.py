@@ -1,5 +1,6 @@
 """Others' trainers: one stream for any number of workers and ranks, to be gone on with, and safe to keep."""
 
+import os
 from functools import partial
 from itertools import islice, zip_longest
 from types import SimpleNamespace
@@ -65,17 +66,25 @@ def test_workers_take_batches_in_turn_across_epochs(workers, monkeypatch):
         same(batch, expected)
 
 
-@pytest.mark.filterwarnings("ignore:lance is not fork-safe")
-def test_a_forked_worker_is_refused():
-    loader = DataLoader(dataset(), batch_size=None, num_workers=1, multiprocessing_context="fork")
+def test_a_forked_worker_is_refused(monkeypatch):
+    made, parent = dataset(), os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
     with pytest.raises(UsageError, match="multiprocessing_context='spawn'"):
-        next(iter(loader))
+        next(iter(made))
 
 
 def test_tensors_are_not_reused_in_a_worker(monkeypatch):
     monkeypatch.setattr(datasets, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
     with pytest.raises(UsageError, match="reuse=True is for num_workers=0"):
         next(iter(dataset(reuse=True)))
+
+
+def test_a_kept_worker_does_not_give_the_same_epoch_again(monkeypatch):
+    kept = dataset()
+    monkeypatch.setattr(datasets, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
+    assert len(list(kept)) == 4
+    with pytest.raises(UsageError, match="use epochs=None, or persistent_workers=False"):
+        next(iter(kept))
 
 
 def test_ranks_share_the_batches_and_come_from_torch_where_it_is_distributed(monkeypatch):

@@ -150,6 +150,25 @@ def test_a_broken_off_iteration_goes_on_where_its_user_was_and_its_state_too():
     assert parts + [i.batch.clip_ids for i in islice(feed, 4)] == whole
 
 
+def test_an_iteration_begins_behind_another_that_is_still_open_and_has_read_ahead():
+    whole = [i.batch.clip_ids for i in islice(Feed(loader(), LAYOUT), 6)]
+    feed = Feed(loader(), LAYOUT)
+    first = iter(feed)
+    parts = [next(first).batch.clip_ids for _ in range(3)]
+    assert feed.state_dict()["batch"] == 3
+    assert parts + [i.batch.clip_ids for i in islice(feed, 3)] == whole
+    first.close()
+    assert feed.state_dict() == feed.loader.state_dict()
+    assert (feed.state_dict()["epoch"], feed.state_dict()["batch"]) == (1, 2)
+
+
+def test_no_thread_is_torn_down_in_its_work_where_a_program_ends_in_the_midst_of_a_stream():
+    stream = iter(Feed(loader(), LAYOUT))
+    next(stream)
+    assert not [thread.name for thread in threading.enumerate() if thread.daemon and thread.name.startswith("feed")]
+    stream.close()
+
+
 def test_what_the_thread_meets_is_raised_where_batches_are_asked_for_and_the_thread_ends():
     feed = Feed(loader(), LAYOUTS["slf"])
     with pytest.raises(VoxportraitError, match="the batch lacks 4 constituents"):
@@ -158,7 +177,7 @@ def test_what_the_thread_meets_is_raised_where_batches_are_asked_for_and_the_thr
         stream = iter(Feed(loader(), LAYOUT))
         next(stream)
         stream.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "feed"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("feed")]
 
 
 def test_the_feed_tells_how_long_its_trainer_waited():
@@ -177,11 +196,11 @@ def test_the_feed_tells_how_long_its_trainer_waited():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("pinned", [True, False])
-def test_a_gpu_makes_the_same_bits_however_busy_it_is(pinned):
+@pytest.mark.parametrize("reuse", [True, False])
+def test_a_gpu_makes_the_same_bits_however_busy_it_is(reuse):
     """A trainer that keeps its GPU busy with each batch, so that a room given away too early would show."""
     load = torch.randn(4096, 4096, device="cuda")
-    feed = Feed(Loader(records(), 8, seed=3, pinned=pinned), LAYOUT, "cuda", dropout_seed=5)
+    feed = Feed(Loader(records(), 8, seed=3), LAYOUT, "cuda", dropout_seed=5, reuse=reuse)
     kept = []
     for inputs in islice(feed, 40):
         for _ in range(20):
