@@ -10,12 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from featurestore import artifacts, erasure, snapshots
-from featurestore.conditioning import LAYOUTS
+from featurestore.conditioning import LAYOUTS, SYSTEMS
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.exporting import export
 from featurestore.store import Store
 from tests.featurestore.conftest import clip, fill, want
 from training.data import loader_for, loader_from_export, note_run
+from training.presets import stage_preset
+from training.run import describe_run, open_run_directory
 from voxportrait import app
 
 LAYOUT = LAYOUTS["slf"]
@@ -46,7 +48,8 @@ class Blocked:
             raise ModuleNotFoundError(f"{{name}} is not on this machine", name=name)
 sys.meta_path.insert(0, Blocked())
 sys.argv = ["voxportrait", "train", "--export", {str(exported)!r}, "--preset", "micro", "--stage", "unet1",
-            "--steps", "2", "--missing", "zero", "--runs", {str(tmp_path / "runs")!r}, "--device", "cpu", "--json"]
+            "--steps", "1", "--batch-size", "2", "--missing", "zero",
+            "--runs", {str(tmp_path / "runs")!r}, "--device", "cpu", "--json"]
 import voxportrait
 voxportrait.main()
 """
@@ -56,27 +59,49 @@ voxportrait.main()
     )
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout.splitlines()[-1])[0]
-    assert (outcome["finished"], outcome["step"]) == (True, 2)
+    assert (outcome["finished"], outcome["step"]) == (True, 1)
     assert "erasure epoch 0. Whether somebody was forgotten since is known by the store alone" in done.stderr
     config = json.loads((tmp_path / "runs/full-input-unet1/config.json").read_text())
     assert config["data"]["clips"] == 16
 
 
 def train(*arguments):
-    fixed = ["--preset", "micro", "--stage", "unet1", "--missing", "zero", "--device", "cpu", "--json"]
-    return CliRunner().invoke(app, ["train", *fixed, *map(str, arguments)])
+    fixed = [
+        "--preset",
+        "micro",
+        "--stage",
+        "unet1",
+        "--batch-size",
+        2,
+        "--missing",
+        "zero",
+        "--device",
+        "cpu",
+        "--json",
+    ]
+    return CliRunner().invoke(app, ["train", *map(str, (*fixed, *arguments))])
 
 
 def test_a_run_on_a_store_goes_on_from_its_export(store, tmp_path):
     snapshots.take(store, "first")
-    out = tmp_path / "first.safetensors"
+    out, few, run = tmp_path / "first.safetensors", tmp_path / "few.safetensors", tmp_path / "run"
     export(store, out, LAYOUT, missing="zero", snapshot="first")
-    common = ("--runs", tmp_path / "runs", "--store", store.uri)
-    begun = train(*common, "--snapshot", "first", "--steps", 1)
-    gone_on = train(*common, "--export", out, "--steps", 2)
-    ended = train(*common, "--snapshot", "first", "--cache", tmp_path / "cache", "--steps", 3)
-    steps = [json.loads(done.stdout.splitlines()[-1])[0]["step"] for done in (begun, gone_on, ended)]
-    assert steps == [1, 2, 3]
+    export(store, few, LAYOUT, missing="zero", snapshot="first", clips=8)
+    options: dict[str, Any] = {"missing": "zero", "snapshot": "first"}
+
+    def go_on(loader):
+        settings = stage_preset("micro", 1)
+        open_run_directory(run, describe_run(SYSTEMS["full-input"], 1, "micro", settings, LAYOUT, 0, 3, loader))
+        return loader
+
+    state = go_on(loader_for(store.uri, LAYOUT, 4, **options)).order.state(1, 2)
+    for loader in (
+        loader_from_export(out, LAYOUT, 4, store_uri=store.uri, missing="zero"),
+        loader_for(store.uri, LAYOUT, 4, cache=str(tmp_path / "cache"), **options),
+    ):
+        go_on(loader).load_state_dict(state)
+    with pytest.raises(UsageError, match=r"run holds another run: its data\.clips is \d+, not \d+"):
+        go_on(loader_from_export(few, LAYOUT, 4, missing="zero"))
 
 
 def test_a_store_beside_an_export_says_who_was_forgotten(store, exported, tmp_path):
