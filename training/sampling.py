@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from featurestore.assembly import Assembler
-from featurestore.conditioning import Layout, given
+from featurestore.conditioning import Layout
 from featurestore.conditioning import system as system_named
 from featurestore.draws import sample_seed
 from featurestore.errors import UsageError, choose
@@ -109,8 +109,9 @@ class Portraitist:
         return Portraits(np.concatenate(pictures), np.concatenate(coarse))
 
     def _draw_batch(self, compact, seeds, cond_scale, guide, sampler, steps) -> list[Tensor]:
-        compact = given(compact, dict.fromkeys(self.layout.withheld))
-        matrix = self._assembler({key: torch.from_numpy(values).to(self.device) for key, values in compact.items()})
+        shown = {key: values for key, values in compact.items() if key not in self.layout.withheld}
+        stored = {key: torch.from_numpy(values).to(self.device) for key, values in shown.items()}
+        matrix = self._assembler(stored, size=len(seeds))
         low = None if guide is None else to_signed(guide, self.device)
         drawn = []
         for stage in self.stages:

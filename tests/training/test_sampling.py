@@ -101,3 +101,9 @@ def test_only_the_two_unets_of_one_system_and_layout_go_together(runs):
         Portraitist.load(runs / "full-input-1", runs / "no-image-guide-2")
     with pytest.raises(VoxportraitError, match="has the layout slf"):
         Portraitist.load(runs / "full-input-1", runs / "full-input-2", layout=LAYOUTS["slf-released"])
+
+
+def test_portraits_are_drawn_from_the_guide_alone(painter, clips):
+    _, guide = clips
+    portraits = painter.draw({}, [1, 2], 1.0, guide[:2], steps=1, batch_size=2)
+    assert portraits.pictures.shape == (2, 128, 128, 3)
