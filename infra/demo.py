@@ -121,12 +121,14 @@ class Demo:
         from training.cli import run_folder
         from training.presets import stage_preset
 
+        clips = self.store.table("clips").count_rows("split = 'train' AND face_128_maker IS NOT NULL")
         trainings = [
             Training(
                 system,
                 unet,
                 run_folder(self.folder / "runs", system, unet),
                 self.size.steps or stage_preset(PRESET, unet).steps,
+                max(1, min(clips, stage_preset(PRESET, unet).batch_size)),
             )
             for unet in (1, 2)
             for system in SYSTEMS

@@ -18,12 +18,14 @@ from featurestore.errors import VoxportraitError
 
 @dataclass(frozen=True)
 class Training:
-    """One call of `voxportrait train`. run: its folder, below `runs`; steps: how many it takes."""
+    """One call of `voxportrait train`. run: its folder, below `runs`; steps: how many it takes; batch_size: clips in
+    each."""
 
     system: str
     unet: int
     run: Path
     steps: int
+    batch_size: int
 
     def command(self, store: str, preset: str, seed: int) -> list[str]:
         options = {
@@ -33,6 +35,7 @@ class Training:
             "preset": preset,
             "runs": self.run.parent,
             "steps": self.steps,
+            "batch-size": self.batch_size,
             "seed": seed,
             "missing": "zero",
         }

@@ -121,6 +121,7 @@ def test_a_reused_batch_is_the_same_while_it_lasts():
 
 def test_the_numpy_iterator_gives_the_same_numbers():
     made = list(islice(matrices(Loader(records(), 8, seed=3), LAYOUT, dropout_seed=3), 6))
+    assert len(made) == 6
     for batch, expected in zip(made, dataset(epochs=2), strict=False):
         assert type(batch["matrix"]) is np.ndarray
         assert batch["matrix"].dtype == batch["target"].dtype == np.float32
