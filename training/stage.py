@@ -1,7 +1,7 @@
 """One U-Net of a cascade as something that is trained: batches in, a loss out."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ class Inputs:
     target: Tensor
     guide: Tensor
 
+    def __getitem__(self, rows: slice) -> "Inputs":
+        return Inputs(self.matrix[rows], self.target[rows], self.guide[rows])
+
 
 @dataclass
 class Noise:
@@ -40,6 +43,9 @@ class Noise:
     low_picture: Tensor
     drop: Tensor
     corner: Tensor
+
+    def __getitem__(self, rows: slice) -> "Noise":
+        return Noise(*(getattr(self, one.name)[rows] for one in fields(self)))
 
 
 def to_signed(pictures: np.ndarray, device: torch.device) -> Tensor:
@@ -98,7 +104,7 @@ class Stage:
         return enlarge(low, self.size, self.preset.enlarge)
 
     def loss(self, inputs: Inputs, noise: Noise) -> Tensor:
-        """The mean loss of a batch, equal to `Imagen.forward`'s for the same draws.
+        """The loss of each sample, (B,); its mean is equal to `Imagen.forward`'s for the same draws.
 
         || U(alpha x0 + sigma n, l, matrix, low-resolution picture) - target ||^2, weighted by min-SNR.
         """
@@ -116,7 +122,7 @@ class Stage:
         errors = F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3))
         if self.preset.gamma:
             errors = errors * diffusion.min_snr_weight(self.preset.objective, log_snr, self.preset.gamma)
-        return errors.mean()
+        return errors
 
     def predict(
         self,

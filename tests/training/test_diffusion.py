@@ -71,7 +71,7 @@ def test_the_loss_and_its_gradients_equal_the_librarys(cascade, number, objectiv
     noise = Noise(time, low_time, picture, low_picture, drop, torch.zeros(BATCH, 2))
     guide = F.interpolate(pictures, 8) * 2 - 1
     stage.network.zero_grad()
-    loss = stage.loss(Inputs(matrix, pictures * 2 - 1, guide), noise)
+    loss = stage.loss(Inputs(matrix, pictures * 2 - 1, guide), noise).mean()
     loss.backward()
 
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)

@@ -16,10 +16,11 @@ from featurestore.feed import Feed
 from tests.training.clips import COLOURS, clips_in_memory
 from training import presets
 from training.checkpoint import latest_checkpoint, open_run
-from training.loop import learning_rate, train
+from training.loop import train
 from training.metrics import read_metrics
 from training.presets import stage_preset
 from training.sampling import draw_stage, load_stage
+from training.step import learning_rate
 
 STEPS = 6
 PARTS = ("model", "average", "optimizer")
