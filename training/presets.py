@@ -109,7 +109,7 @@ _TINY_2  = _unet(  8,  64, (2, 4, 8),          1, (_NO, _NO, _NO),         **_TH
 _SMALL_1 = _unet( 64, 256, (1, 2, 4, 8),       2, (_NO, _YES, _YES, _YES))
 _SMALL_2 = _unet( 32, 256, (1, 2, 4, 8),       2, (_NO, _NO, _NO, _YES),   memory_efficient=True)
 _PAPER_1 = _unet(192, 512, (1, 2, 4, 8),       3, (_NO, _YES, _YES, _YES))
-_PAPER_2 = _unet(128, 512, (1, 2, 4, 8), (2, 4, 8, 8), (_NO, _NO, _NO, _YES), memory_efficient=True)
+_PAPER_2 = _unet(128, 512, (1, 2, 4, 8), (2, 4, 8, 8), (_NO, _NO, _NO, _YES))
 
 _QUICK: dict[str, Any] = {
     "objective": "x_start", "enlarge": "bilinear", "guide_noise": 0.03, "most_guide_noise": 0.06,
