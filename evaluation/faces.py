@@ -1,29 +1,31 @@
-"""The faces that portraits are searched among and compared with: one clip a test speaker, and a second one of another
-video."""
+"""The true faces that portraits are compared with, from a store or from an export.
 
-from collections.abc import Sequence
+    faces = Faces.of(store)                    # or Faces.of(ExportRecords("clips.safetensors", split="test"))
+    faces.read(["vox2/id00017/video/00001"])["target"]
+
+Importable without Lance, Arrow and Ray; an export needs none of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from featurestore.catalogue import CATALOGUE
 from featurestore.errors import VoxportraitError
-from featurestore.schema import decode
-from featurestore.store import Store
+from featurestore.records import Records
 
-FACE_MAKER = CATALOGUE["face_128"].maker_column
+if TYPE_CHECKING:
+    import pyarrow as pa
 
+    from featurestore.store import Store
 
-def clips_with_face(store: Store, split: str) -> list[dict[str, str]]:
-    """{"clip_id", "video_id"} of the split's clips that have a face, sorted by clip id."""
-    dataset = store.table("clips")
-    if FACE_MAKER not in dataset.schema.names:
-        return []
-    columns = ["clip_id", "video_id"]
-    table = dataset.to_table(columns=[*columns, "split", FACE_MAKER])
-    chosen = np.array(table["split"].to_pylist()) == split
-    chosen &= table[FACE_MAKER].is_valid().to_numpy()
-    return table.select(columns).take(np.flatnonzero(chosen)).sort_by("clip_id").to_pylist()
+LABELS = ("age", "gender", "ethnicity", "language")
+"""What is known of a person beside the face."""
+
+AT_ONCE = 256
+"""Clips that are read together."""
 
 
 def speaker_of(clip_id: str) -> str:
@@ -31,28 +33,78 @@ def speaker_of(clip_id: str) -> str:
     return "/".join(clip_id.split("/")[:2])
 
 
-def first_clips(store: Store, split: str = "test") -> dict[str, str]:
-    """Speaker -> the first clip of the first video that has a face: the gallery, as in the SLF paper."""
-    return _first_of_each(clips_with_face(store, split))
+def video_of(clip_id: str) -> str:
+    """`<dataset>/<speaker>/<video>` of a clip's id."""
+    return "/".join(clip_id.split("/")[:3])
 
 
-def second_clips(store: Store, split: str = "test") -> dict[str, str]:
-    """Speaker -> the first clip of another video than the gallery's; speakers of one video are left out."""
-    first = first_clips(store, split)
-    videos = {speaker: clip_id.split("/")[2] for speaker, clip_id in first.items()}
-    clips = clips_with_face(store, split)
-    return _first_of_each([clip for clip in clips if clip["video_id"] != videos[speaker_of(clip["clip_id"])]])
+@dataclass(frozen=True)
+class Faces:
+    """The clips with a face of one split. rows: clip id -> row of the records, by clip id."""
+
+    records: Records
+    rows: Mapping[str, int]
+
+    @classmethod
+    def of(cls, source: "Store | Records", split: str = "test") -> "Faces":
+        """Those of a store's split, or of the split that the records were opened for.
+
+        Raises VoxportraitError where no clip of the split has a face.
+        """
+        records = _records(source, split)
+        found = zip(records.clip_ids(records.rows), records.rows.tolist(), strict=True)
+        return cls(records, {clip_id: row for clip_id, row in sorted(found) if clip_id})
+
+    @property
+    def where(self) -> str:
+        """The store or the file, for a person."""
+        if path := getattr(self.records, "path", None):
+            return str(path)
+        store = getattr(self.records, "store", None)
+        return store.place.shown if store else "these records"
+
+    def read(self, clip_ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """`target` (N, 128, 128, 3) and `guide` (N, 8, 8, 3), uint8, and the labels that there are, of clips in the
+        order given: `age` (N,) in years or NaN, the others (N,) codes or -1. A VoxportraitError for one not here."""
+        if gone := [clip_id for clip_id in clip_ids if clip_id not in self.rows]:
+            raise VoxportraitError(
+                f"clip {gone[0]} is not among the {len(self.rows)} faces of {self.where}: draw the portraits again"
+            )
+        return self.read_rows(np.array([self.rows[clip_id] for clip_id in clip_ids], np.uint64))
+
+    def read_rows(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The same of rows of the records, in their order; a VoxportraitError where one was erased meanwhile."""
+        fields = {name: one for name, one in self.records.fields.items() if name in ("target", "guide", *LABELS)}
+        whole = {name: np.zeros((len(rows), *one.shape), one.dtype) for name, one in fields.items()}
+        buffers = {
+            name: np.zeros((min(AT_ONCE, len(rows)), *one.shape), one.dtype)
+            for name, one in self.records.fields.items()
+        }
+        for first in range(0, len(rows), AT_ONCE):
+            part = rows[first : first + AT_ONCE]
+            if not self.records.read(part, buffers).all():
+                raise VoxportraitError(f"a clip of {self.where} was erased meanwhile: evaluate again")
+            for name, values in whole.items():
+                values[first : first + len(part)] = buffers[name][: len(part)]
+        return whole
+
+    @cached_property
+    def untrained(self) -> tuple[str, ...]:
+        """The labels that untrained weights gave."""
+        return tuple(key for key in LABELS if key in self.records.describe().get("untrained", ()))
 
 
-def _first_of_each(clips: Sequence[dict[str, str]]) -> dict[str, str]:
-    first: dict[str, str] = {}
-    for clip in clips:
-        first.setdefault(speaker_of(clip["clip_id"]), clip["clip_id"])
-    return dict(sorted(first.items()))
+def _records(source: "Store | Records", split: str) -> Records:
+    if hasattr(source, "rows"):
+        return source
+    from featurestore.conditioning import LAYOUTS
+    from featurestore.store_records import StoreRecords
+
+    return StoreRecords(source, LAYOUTS["slf"].only(*LABELS), missing="zero", split=split, held_out="train")
 
 
-def read_columns(store: Store, clip_ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """The columns of clips, in the order given; a VoxportraitError names a clip that is not in the store."""
+def read_columns(store: "Store", clip_ids: Sequence[str], columns: Sequence[str]) -> "pa.Table":
+    """The columns of a store's clips, in the order given; a VoxportraitError names one that is not in the store."""
     dataset = store.table("clips")
     known = dataset.to_table(columns=["clip_id"])["clip_id"].to_pylist()
     row_of = {clip_id: row for row, clip_id in enumerate(known)}
@@ -63,10 +115,17 @@ def read_columns(store: Store, clip_ids: Sequence[str], columns: Sequence[str]) 
     return dataset.take(rows[order].tolist(), columns=list(columns)).take(np.argsort(order))
 
 
-def read_faces(store: Store, clip_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """`face_128` (N, 128, 128, 3) and its guide (N, 8, 8, 3), uint8, of clips in the order given; a clip that has no
-    face is a ValueError."""
+def read_faces(source: "Any", clip_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Faces (N, 128, 128, 3) and their guides (N, 8, 8, 3), uint8, of clips in the order given.
+
+    source: records, whose split the clips are of; or a store, of any split. A clip that has no face is a ValueError.
+    """
     if not clip_ids:
         return np.empty((0, 128, 128, 3), np.uint8), np.empty((0, 8, 8, 3), np.uint8)
-    table = read_columns(store, clip_ids, ["face_128", "face_128_guide"])
+    if hasattr(source, "rows"):
+        found = Faces.of(source).read(clip_ids)
+        return found["target"], found["guide"]
+    from featurestore.schema import decode
+
+    table = read_columns(source, clip_ids, ["face_128", "face_128_guide"])
     return decode(table["face_128"], (128, 128, 3), "uint8"), decode(table["face_128_guide"], (8, 8, 3), "uint8")

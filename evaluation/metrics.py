@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featurestore.errors import choose
+
 RANKS = (1, 3, 5, 10)
 """The k of recall at k that SLF reports."""
 
@@ -13,15 +15,20 @@ Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
-class Recall:
-    """Recall at k over n queries: the share of hits, its 95 % interval, and what guessing gives (k / gallery)."""
+class Share:
+    """Hits among n, with Wilson's 95 % interval."""
 
-    k: int
     hits: int
     n: int
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Recall(Share):
+    """Recall at k: the share of queries whose speaker is among the k nearest; random: what guessing gives."""
+
     random: float
 
 
@@ -35,32 +42,45 @@ class Mean:
     high: float
 
 
-def ranks(queries: np.ndarray, gallery: np.ndarray, truth: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The place, from 1, of each query's own gallery entry when the gallery is sorted by L2 distance to the query.
+def ranks(
+    queries: np.ndarray, gallery: np.ndarray, truth: Sequence[int] | np.ndarray, metric: str = "l2"
+) -> np.ndarray:
+    """The place, from 1, of each query's own gallery entry when the gallery is sorted by distance to the query.
 
-    queries: (N, D); gallery: (G, D); truth: (N,) rows of the gallery. Entries at the same distance count as nearer, so
-    that an embedding that maps everything to one point finds nobody. Returns (N,) int.
+    queries: (N, D); gallery: (G, D); truth: (N,) rows of the gallery; metric: `l2` or `cosine`. Entries at the same
+    distance count as nearer, so that an embedding that maps everything to one point finds nobody. Returns (N,) int.
     """
-    queries, gallery = np.asarray(queries, np.float64), np.asarray(gallery, np.float64)
     if not len(queries):
         return np.empty(0, np.int64)
-    distances = ((queries[:, None] - gallery[None]) ** 2).sum(-1)
-    own = distances[np.arange(len(queries)), np.asarray(truth)]
-    return (distances <= own[:, None]).sum(1)
+    distance = _DISTANCES[choose("metric", metric, _DISTANCES)]
+    queries, gallery = np.asarray(queries, np.float64), np.asarray(gallery, np.float64)
+    apart = (distance(query, gallery) for query in queries)
+    return np.array([(row <= row[own]).sum() for row, own in zip(apart, truth, strict=True)], np.int64)
 
 
-def recall_at(
-    queries: np.ndarray, gallery: np.ndarray, truth: Sequence[int] | np.ndarray, ks: Iterable[int] = RANKS
-) -> list[Recall]:
-    """Recall at each k (see `ranks`) with Wilson's interval; a k that reaches the gallery's size says nothing and is
-    left out. Without queries there are no recalls."""
-    places, size = ranks(queries, gallery, truth), len(gallery)
-    recalls = []
+def _cosine(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(query) * np.linalg.norm(gallery, axis=1)
+    return 1 - (gallery * query).sum(1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+
+
+_DISTANCES = {"l2": lambda query, gallery: ((gallery - query) ** 2).sum(1), "cosine": _cosine}
+METRICS = tuple(_DISTANCES)
+"""How two embeddings are compared."""
+
+
+def recalls_of(places: np.ndarray, size: int, ks: Iterable[int] = RANKS) -> dict[int, Recall]:
+    """k -> recall at k of places (see `ranks`) in a gallery of that size. A k that reaches the size says nothing and is
+    left out; without places there are no recalls."""
+    recalls = {}
     for k in (k for k in ks if k < size and len(places)):
-        hits = int((places <= k).sum())
-        low, high = wilson_interval(hits, len(places))
-        recalls.append(Recall(k, hits, len(places), hits / len(places), low, high, k / size))
+        found = share(int((places <= k).sum()), len(places))
+        recalls[k] = Recall(found.hits, found.n, found.value, found.low, found.high, k / size)
     return recalls
+
+
+def share(hits: int, n: int) -> Share:
+    """Hits among n, at least 1, with the interval."""
+    return Share(hits, n, hits / n, *wilson_interval(hits, n))
 
 
 def wilson_interval(hits: int, n: int, z: float = Z95) -> tuple[float, float]:

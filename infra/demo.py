@@ -204,9 +204,13 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    """A row of the evaluation as name -> number: recall with its interval and random level, psnr, ssim."""
+    """A row of the evaluation as name -> number: recall with its interval and random level, psnr, ssim.
+
+    Recall is of the gallery with the same frame, where the row was searched in it.
+    """
     numbers = {}
-    for k, recall in row["recall"].items():
+    by_recogniser = row["recall"].get("same-frame", {})
+    for k, recall in next(iter(by_recogniser.values()), {}).items():
         numbers[f"R@{k}"] = recall["value"]
         numbers |= {f"R@{k} {name}": recall[name] for name in ("low", "high", "random")}
     return numbers | {name: row[name]["value"] for name in ("psnr", "ssim") if row[name] is not None}

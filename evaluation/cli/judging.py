@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,18 +27,23 @@ def evaluate(
     if as_json:
         print_json(result)
         return
-    say(f"gallery: {result['gallery']['speakers']} speakers, {result['gallery']['embedding']} embeddings")
+    for name, gallery in result["galleries"].items():
+        say(f"{name}: {gallery['speakers']} speakers, {gallery['about']}")
+        print_table(*_table(result, name))
+
+
+def _table(result: dict[str, Any], gallery: str) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of what was found in one gallery."""
     ranks = [str(k) for k in result["ranks"]]
-    rows = []
+    rows: list[list[Any]] = []
     for row in (*result["systems"], *result["references"]):
-        recalls = (row["recall"].get(k) for k in ranks)
-        cells = [
-            f"{r['value']:.0%} ({r['low']:.0%} to {r['high']:.0%}), random {r['random']:.0%}" for r in recalls if r
-        ]
-        likeness = ["" if row[m] is None else f"{row[m]['value']:.{d}f}" for m, d in (("psnr", 1), ("ssim", 2))]
         scale = f"{row['cond_scale']:g}" if "cond_scale" in row else ""
-        rows.append((row["name"], scale, row["n"], *cells, *likeness))
-    print_table(("", "scale", "n", *(f"R@{k}" for k in ranks), "PSNR", "SSIM"), rows)
+        for by, recall in row["recall"].get(gallery, {}).items():
+            cells = [f"{100 * r['value']:.0f} % ({100 * r['low']:.0f}-{100 * r['high']:.0f})" for r in recall.values()]
+            cells += [""] * (len(ranks) - len(cells))
+            likeness = ["" if row[m] is None else f"{row[m]['value']:.{d}f}" for m, d in (("psnr", 1), ("ssim", 2))]
+            rows.append([row["name"], scale, by, row["n"], *cells, *likeness])
+    return ["", "scale", "by", "n", *(f"R@{k}" for k in ranks), "PSNR", "SSIM"], rows
 
 
 COMMANDS = (evaluate,)

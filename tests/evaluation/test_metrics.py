@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.metrics import mean, mean_likeness, psnr, ranks, recall_at, ssim, wilson_interval
+from evaluation.metrics import mean, mean_likeness, psnr, ranks, recalls_of, ssim, wilson_interval
 
 LINE = np.arange(12, dtype=np.float32)[:, None]
 
@@ -13,29 +13,42 @@ def test_ranks_count_the_entries_that_are_as_near():
     np.testing.assert_array_equal(ranks(np.full((4, 1), 2.4), LINE, [2, 3, 1, 4]), [1, 2, 3, 4])
 
 
+def test_cosine_looks_at_directions_alone():
+    gallery = np.array([[1.0, 0.0], [0.0, 9.0], [5.0, 5.0]])
+    query = np.array([[0.1, 0.09]])
+    assert ranks(query, gallery, [2], "cosine").tolist() == [1]
+    assert ranks(query, gallery, [2], "l2").tolist() == [2]
+    assert ranks(np.zeros((1, 2)), gallery, [2], "cosine").tolist() == [3]
+
+
+def recalls(queries, gallery, truth):
+    return recalls_of(ranks(queries, gallery, truth), len(gallery))
+
+
 def test_perfect_retrieval_finds_everybody_first():
-    recalls = recall_at(LINE, LINE, range(12))
-    assert [r.k for r in recalls] == [1, 3, 5, 10]
-    assert all(r.value == 1 and r.hits == r.n == 12 and r.high == 1 for r in recalls)
-    assert [r.random for r in recalls] == [1 / 12, 3 / 12, 5 / 12, 10 / 12]
+    found = recalls(LINE, LINE, range(12))
+    assert list(found) == [1, 3, 5, 10]
+    assert all(r.value == 1 and r.hits == r.n == 12 and r.high == 1 for r in found.values())
+    assert [r.random for r in found.values()] == [1 / 12, 3 / 12, 5 / 12, 10 / 12]
 
 
 def test_the_farthest_are_found_only_at_the_end():
-    opposite = [11] * 6 + [0] * 6
-    assert [r.hits for r in recall_at(LINE, LINE, opposite)] == [0, 0, 0, 0]
-    assert recall_at(LINE, LINE, opposite)[0].low == 0
+    found = recalls(LINE, LINE, [11] * 6 + [0] * 6)
+    assert [r.hits for r in found.values()] == [0, 0, 0, 0]
+    assert found[1].low == 0
 
 
 def test_an_embedding_that_sees_no_difference_finds_nobody():
     same = np.zeros((12, 4))
-    assert [r.hits for r in recall_at(same, same, range(12))] == [0, 0, 0, 0]
+    assert [r.hits for r in recalls(same, same, range(12)).values()] == [0, 0, 0, 0]
+    assert [r.hits for r in recalls_of(ranks(same, same, range(12), "cosine"), 12).values()] == [0, 0, 0, 0]
 
 
 def test_a_k_that_reaches_the_gallery_is_left_out():
-    assert [r.k for r in recall_at(LINE[:10], LINE[:10], range(10))] == [1, 3, 5]
-    assert [r.k for r in recall_at(LINE[:3], LINE[:3], range(3))] == [1]
-    assert recall_at(LINE[:1], LINE[:1], [0]) == []
-    assert recall_at(np.empty((0, 1)), LINE, []) == []
+    assert list(recalls(LINE[:10], LINE[:10], range(10))) == [1, 3, 5]
+    assert list(recalls(LINE[:3], LINE[:3], range(3))) == [1]
+    assert recalls(LINE[:1], LINE[:1], [0]) == {}
+    assert recalls(np.empty((0, 1)), LINE, []) == {}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from featurestore.conditioning import Block, Layout
 from featurestore.errors import UsageError
 from featurestore.store import Store
 from tests.evaluation.conftest import TEST_SPEAKERS, fill
-from tests.evaluation.test_evaluate import colours
+from tests.evaluation.test_evaluate import BY_COLOUR
 
 
 class Page(HTMLParser):
@@ -61,7 +61,7 @@ def html(store, runs, drawn, tmp_path_factory):
     out = build_report(
         store,
         sorted(runs.iterdir()),
-        evaluate(store, drawings, colours),
+        evaluate(store, drawings, BY_COLOUR),
         drawings,
         {"corpus": {"seconds": 30.0, "count": 25, "unit": "clips"}, "evaluate": {"seconds": 4.0}},
         tmp_path_factory.mktemp("report") / "page" / "index.html",
