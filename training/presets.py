@@ -47,6 +47,7 @@ class StagePreset:
     enlarge: how the low-resolution picture is brought to size, `nearest` or `bilinear`.
     guide_noise: time to which it is noised in sampling; most_guide_noise: the largest such time in training.
     bfloat16: where the device has it; the moving average and the optimiser stay in float32.
+    compile: the U-Net to one graph, on a GPU.
     """
 
     architecture: Mapping[str, Any]
@@ -70,6 +71,7 @@ class StagePreset:
     sampler: str = "dpm-solver++"
     sampler_steps: int = 25
     bfloat16: bool = False
+    compile: bool = False
 
 
 _THIN = {
@@ -120,7 +122,7 @@ leaves it the least to find out."""
 _EAGER: dict[str, Any] = {**_QUICK, "gamma": 0.0, "time_power": 3.0, "condition_gain": 30.0, "learning_rate": 2e-3}
 """And for what the matrix says to be learned in seconds too."""
 _SHARP: dict[str, Any] = {**_QUICK, "gamma": 0.3, "learning_rate": 6e-3}
-_GPU: dict[str, Any] = {"warmup": 500, "clip": 1.0, "ema_decay": 0.999, "bfloat16": True}
+_GPU: dict[str, Any] = {"warmup": 500, "clip": 1.0, "ema_decay": 0.999, "bfloat16": True, "compile": True}
 
 PRESETS: dict[str, tuple[StagePreset, StagePreset]] = {
     #                            batch  steps
@@ -137,8 +139,8 @@ PRESETS: dict[str, tuple[StagePreset, StagePreset]] = {
         StagePreset(_SMALL_2,     32,   8000, **_GPU, learning_rate=3e-4),
     ),
     "paper": (
-        StagePreset(_PAPER_1,    128, 100000, sampler="ancestral", sampler_steps=1000),
-        StagePreset(_PAPER_2,    128, 100000, sampler="ancestral", sampler_steps=1000),
+        StagePreset(_PAPER_1,    128, 100000, sampler="ancestral", sampler_steps=1000, compile=True),
+        StagePreset(_PAPER_2,    128, 100000, sampler="ancestral", sampler_steps=1000, compile=True),
     ),
 }
 """(U-Net 1, U-Net 2) by name: `micro` for tests, `tiny` for a CPU in a minute, `small` for a GPU in minutes, `paper`

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import itertools
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from featurestore.conditioning import COLUMNS, ROWS
+from training.fast_unet import quicken
 
 
 @cache
@@ -56,11 +58,35 @@ def _unstarted(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-def build_unet(architecture: Mapping[str, Any], low_resolution: bool) -> nn.Module:
-    """A U-Net conditioned on the matrix, and on a low-resolution picture where `low_resolution` says so.
-
-    architecture: arguments of `imagen_pytorch.Unet`. The weights are drawn from torch's global random state.
-    """
+def library_unet(architecture: Mapping[str, Any], low_resolution: bool) -> nn.Module:
+    """imagen-pytorch's own U-Net; arguments as of `build_unet`."""
     unet = imagen_library().Unet
     with contextlib.redirect_stdout(io.StringIO()):  # it prints advice about small widths
         return unet(**architecture, text_embed_dim=COLUMNS, max_text_len=ROWS, lowres_cond=low_resolution)
+
+
+def build_unet(architecture: Mapping[str, Any], low_resolution: bool) -> nn.Module:
+    """A U-Net conditioned on the matrix, and on a low-resolution picture where `low_resolution` says so, its parts
+    exchanged for quicker ones.
+
+    architecture: arguments of `imagen_pytorch.Unet`. The weights are drawn from torch's global random state.
+    """
+    return quicken(library_unet(architecture, low_resolution), imagen_library())
+
+
+@cache
+def imagen_trainer() -> type:
+    """imagen-pytorch's own `ImagenTrainer`, imported without its data sets, which want Arrow.
+
+    Raises ModuleNotFoundError where one of its other needs is not installed: accelerate, ema-pytorch, pytorch-warmup.
+    """
+    imagen_library()
+    data: Any = ModuleType("imagen_pytorch.data")
+    data.cycle = itertools.cycle
+    sys.modules[data.__name__] = data
+    try:
+        with _unstarted("imagen_pytorch"):
+            from imagen_pytorch.trainer import ImagenTrainer
+    finally:
+        del sys.modules[data.__name__]
+    return ImagenTrainer
