@@ -95,9 +95,10 @@ class Demo:
 
     def _extract(self, should_stop: Callable[[], bool]) -> tuple[Any, int]:
         """Register and fill in Ray actors that are gone afterwards."""
+        from featurestore.ray_cluster import stop_ray
         from pipelines.extractors import standard
         from pipelines.job import fill
-        from pipelines.schedule import Standing, stop_ray
+        from pipelines.schedule import Standing
         from pipelines.sources import read
 
         registered = self.store.register(read("voxceleb2", self.folder / "corpus"))

@@ -250,8 +250,8 @@ def _time(hours: float) -> str:
 def _fill(store: Any, choices: Choices, names: list[str], known: dict[str, Any]) -> None:
     from featurestore.errors import VoxportraitError
     from featurestore.interrupt import stop_on_signal
+    from featurestore.ray_cluster import stop_ray
     from pipelines.job import fill as run
-    from pipelines.schedule import stop_ray
 
     with bar("filling", timed=False) as draw, stop_on_signal() as should_stop, redirect_stdout(sys.stderr):
 

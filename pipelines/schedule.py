@@ -4,12 +4,7 @@ Finished chunks stay in Ray's object store until their fragment is written, once
 than `journal_every` go to the journal too.
 """
 
-import logging
-import os
-import signal
-import threading
 import time
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +18,7 @@ from featurestore.errors import VoxportraitError
 from featurestore.filling import Chunk, Plan, Sealed, Want
 from featurestore.journal import Rejected
 from featurestore.leases import Lease, LeaseLost
+from featurestore.ray_cluster import start_ray
 from featurestore.store import Store
 from pipelines.actor import ChunkReport, Loaded, Status
 from pipelines.crew import Crew
@@ -548,32 +544,3 @@ class Schedule:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200]
-
-
-def start_ray(address: str | None) -> None:
-    """Join a cluster, or the one that RAY_ADDRESS names; else start a Ray of this process's own on this machine.
-
-    Never one that another process started for itself: it would end with that process. SIGTERM stays with whoever
-    handled it before. VoxportraitError where Ray does not start, or no cluster answers.
-    """
-    warnings.filterwarnings("ignore", message="lance is not fork-safe")  # Ray starts its processes and nothing else
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    before = signal.getsignal(signal.SIGTERM)
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-            break
-        except Exception as error:  # Ray raises plain ones, of a machine that is busy too
-            ray.shutdown()
-            if attempt == ATTEMPTS or address != "local":
-                where = "on this machine" if address == "local" else f"at {address}"
-                raise VoxportraitError(f"no Ray {where}: {_first_line(error)}") from error
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
-
-
-def stop_ray() -> None:
-    """Leave the cluster, or end Ray on this machine."""
-    if ray.is_initialized():
-        ray.shutdown()

@@ -44,7 +44,9 @@ def read_checkpoint(folder: Path, layout: Layout | None = None) -> Checkpoint:
     try:
         about = json.loads((folder / "checkpoint.json").read_text())
     except (OSError, ValueError) as error:
-        raise VoxportraitError(f"{folder} is not a readable checkpoint: {error}") from None
+        raise VoxportraitError(
+            f"{folder} is not a readable checkpoint: {error}; without that folder the run goes on from the one before"
+        ) from None
     if about.get("format") != FORMAT:
         raise VoxportraitError(f"{folder} has checkpoint format {about.get('format')}, this program reads {FORMAT}")
     checkpoint = Checkpoint(folder, about)
@@ -70,36 +72,53 @@ def open_run(run: str | os.PathLike[str], layout: Layout | None = None) -> Check
 def write_checkpoint(
     run: Path, step: int, about: Mapping[str, Any], network: nn.Module, average: nn.Module, optimizer: torch.optim.Adam
 ) -> Path:
-    """Write a checkpoint whole or not at all, drop all but the newest `KEPT`, and return its folder."""
+    """Write a checkpoint whole or not at all, drop all but the newest `KEPT`, and return its folder.
+
+    It is on the disk before it has its name, and what a write that was killed left behind is removed.
+    """
     folder = run / "checkpoints" / f"step-{step:08d}"
+    for left_behind in folder.parent.glob(".step-*"):
+        shutil.rmtree(left_behind)
     unfinished = folder.with_name(f".{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
+    network = uncompiled(network)
     parts = {"model": network.state_dict(), "average": average.state_dict(), "optimizer": _moments(network, optimizer)}
     for part, tensors in parts.items():
         contiguous = {name: values.contiguous() for name, values in tensors.items()}
         save_file(contiguous, unfinished / f"{part}.safetensors")
     (unfinished / "checkpoint.json").write_text(json.dumps({"format": FORMAT, **about, "step": step}, indent=1))
+    for path in (*unfinished.iterdir(), unfinished):
+        _to_disk(path)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
+    _to_disk(folder.parent)
     for old in sorted(folder.parent.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old)
     return folder
 
 
-def restore(checkpoint: Checkpoint, network: nn.Module, average: nn.Module, optimizer: torch.optim.Adam):
+def restore(checkpoint: Checkpoint, network: nn.Module, average: nn.Module, optimizer: torch.optim.Adam) -> None:
     """Load weights, their moving average and the optimiser's moments: training goes on as if it had not stopped."""
+    network = uncompiled(network)
     device = next(network.parameters()).device
     network.load_state_dict(checkpoint.tensors("model", device))
     average.load_state_dict(checkpoint.tensors("average", device))
     moments = checkpoint.tensors("optimizer", device)
-    for name, parameter in network.named_parameters():
-        if f"step/{name}" in moments:
-            optimizer.state[parameter] = {
-                "step": moments[f"step/{name}"].cpu(),
-                "exp_avg": torch.empty_like(parameter).copy_(moments[f"exp_avg/{name}"]),
-                "exp_avg_sq": torch.empty_like(parameter).copy_(moments[f"exp_avg_sq/{name}"]),
-            }
+    state = {
+        number: {
+            "step": moments[f"step/{name}"],
+            "exp_avg": torch.empty_like(parameter).copy_(moments[f"exp_avg/{name}"]),
+            "exp_avg_sq": torch.empty_like(parameter).copy_(moments[f"exp_avg_sq/{name}"]),
+        }
+        for number, (name, parameter) in enumerate(network.named_parameters())
+        if f"step/{name}" in moments
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def uncompiled(network: nn.Module) -> nn.Module:
+    """The network itself where it is wrapped by torch.compile: so the names of its weights are its own."""
+    return getattr(network, "_orig_mod", network)
 
 
 def _moments(network: nn.Module, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
@@ -108,3 +127,11 @@ def _moments(network: nn.Module, optimizer: torch.optim.Adam) -> dict[str, Tenso
         for name, parameter in network.named_parameters()
         for part, values in optimizer.state[parameter].items()
     }
+
+
+def _to_disk(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,19 +1,54 @@
 """`voxportrait train`."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurestore.console import Json, Licences, RequireConsent, bar, print_json, say
+from featurestore.console import Json, Licences, RequireConsent, bar, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from featurestore.conditioning import Layout
+    from training.data import Source
 
 Runs = Annotated[Path, typer.Option(help="Where runs live: one folder a system and U-Net.")]
-System = Annotated[str, typer.Option(help="Which inputs: full-input, no-image-guide, only-audio, ...")]
+System = Annotated[
+    str, typer.Option(help="Which inputs: full-input, no-image-guide, only-audio, ...; all: one after the other.")
+]
+
+UNETS = {"unet1": (1,), "unet2": (2,), "both": (1, 2)}
 
 
 def run_folder(runs: Path, system: str, unet: int) -> Path:
     """Where a U-Net of a system is trained."""
     return runs / f"{system}-unet{unet}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One U-Net of a system to be trained. base: the layout that the system takes its inputs from."""
+
+    system: str
+    unet: int
+    run: Path
+    base: "Layout"
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where training runs: in this process, or on workers of Ray where there are several or an address is given."""
+
+    number: int
+    address: str | None
+    device: str | None
+
+    @property
+    def need_ray(self) -> bool:
+        return self.number > 1 or self.address is not None
 
 
 def train(
@@ -46,9 +81,21 @@ def train(
         typer.Option(help="Leave these out too: constituents or groups, with commas between. Give --runs of its own."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's; of all workers.")] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Clips that go through the network at once; halved where memory ends."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Share each batch between so many, by Ray Train.")] = 1,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; this machine alone by default.", show_default=False)
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps; the most that a kill costs.")] = 1000,
+    sample_every: Annotated[
+        int, typer.Option(min=0, help="Steps between grids of held-out clips in RUN/samples; 0: none.")
+    ] = 1000,
     missing: Annotated[
         str,
         typer.Option(help="Clips that lack an input: refuse (an error), zero (zeros there), or skip them."),
@@ -61,67 +108,147 @@ def train(
     licences: Licences = None,
     as_json: Json = False,
 ) -> None:
-    """Train a system from a store, or from an export of it.
+    """Train a system, or all, from a store or from an export of it.
 
     A run that was stopped goes on when the same command is run again.
     """
-    from featurestore.conditioning import layout_named
-    from featurestore.conditioning import system as system_named
-    from featurestore.errors import UsageError, VoxportraitError, choose
-    from featurestore.interrupt import stop_on_signal
     from featurestore.policy import policy_of
-    from training.data import loader_for, loader_from_export
-    from training.loop import train as run_training
+    from training.data import Source
+
+    source = Source(store, export, snapshot, cache, missing, policy_of(require_consent, licences))
+    trainings = plan(system, stage, preset, runs, layout, only, without, batch_size)
+    options = {
+        "preset": preset,
+        "seed": seed,
+        "steps": steps,
+        "micro_batch": micro_batch,
+        "checkpoint_every": checkpoint_every,
+        "sample_every": sample_every,
+    }
+    outcomes = carry_out(trainings, source, Workers(workers, ray_address, device), options, system != "all")
+    if len(outcomes) > 1:
+        print_summary(outcomes)
+    if as_json:
+        print_json(outcomes)
+    raise_unless_finished(outcomes)
+
+
+def plan(
+    system: str,
+    stage: str,
+    preset: str,
+    runs: Path,
+    layout: str = "slf",
+    only: str | None = None,
+    without: str | None = None,
+    batch_size: int | None = None,
+) -> list[Training]:
+    """What a command trains, in order. Raises UsageError for an unknown name or a system that has no input left."""
+    from featurestore.conditioning import SYSTEMS, layout_named
+    from featurestore.conditioning import system as system_named
+    from featurestore.errors import UsageError, choose
     from training.presets import stage_preset
 
     base = layout_named(layout).chosen(only, without)
-    chosen = system_named(system).layout(base)
-    if not (chosen.constituents or system_named(system).image_guide):
-        raise UsageError(f"the system {system} has no input left: {chosen.label}")
-    if store is None and export is None:
-        raise UsageError("say what to train on: --store, or --export for a file of voxportrait store export")
-    if export is not None and (snapshot or cache):
-        raise UsageError("an export has its clips: --snapshot and --cache are for a store")
-    numbers = {"unet1": (1,), "unet2": (2,), "both": (1, 2)}
-    policy, outcomes = policy_of(require_consent, licences), []
-    for unet in numbers[choose("stage", stage, numbers)]:
-        size = batch_size or stage_preset(preset, unet).batch_size
-        if export is not None:
-            loader = loader_from_export(export, chosen, size, seed, store, say, missing=missing, policy=policy)
-        else:
-            options = {"missing": missing, "snapshot": snapshot, "policy": policy, "cache": cache}
-            loader = loader_for(store or "", chosen, size, seed, **options)
-        folder = run_folder(runs, system, unet)
-        with bar(folder.name, "steps") as progress, stop_on_signal() as should_stop:
-            outcome = run_training(
-                folder,
-                loader,
-                system,
-                unet,
-                preset,
-                layout=base,
-                seed=seed,
-                steps=steps,
-                device=device,
-                progress=progress,
-                should_stop=should_stop,
-            )
-        outcomes.append(outcome)
-        if outcome["already_finished"]:
-            say(f"{folder}: was trained already ({outcome['step']} steps)")
-        elif outcome["finished"]:
-            say(
-                f"{folder}: {outcome['step']} steps in {outcome['seconds']:.0f} s, loss {outcome['loss']:.4f}, "
-                f"waited for data {100 * outcome['waited']:.0f} %"
-            )
-        else:
-            if as_json:
-                print_json(outcomes)
-            raise VoxportraitError(
-                f"stopped as asked at step {outcome['step']} of {outcome['steps']}; run the same command again to go on"
-            )
-    if as_json:
-        print_json(outcomes)
+    unets = UNETS[choose("stage", stage, UNETS)]
+    names = tuple(SYSTEMS) if system == "all" else (system,)
+    for name in names:
+        chosen = system_named(name).layout(base)
+        if not (chosen.constituents or system_named(name).image_guide):
+            raise UsageError(f"the system {name} has no input left: {chosen.label}")
+    return [
+        Training(name, unet, run_folder(runs, name, unet), base, batch_size or stage_preset(preset, unet).batch_size)
+        for name in names
+        for unet in unets
+    ]
+
+
+def carry_out(
+    trainings: list[Training], source: "Source", workers: Workers, options: dict[str, Any], fail_at_once: bool
+) -> list[dict[str, Any]]:
+    """Train one after the other until all are done or a signal asks to stop; returns the outcomes.
+
+    fail_at_once: raise what goes wrong; else the outcome of that run is {run, finished, error}, and the next follows.
+    """
+    from featurestore.errors import VoxportraitError
+    from featurestore.interrupt import stop_on_signal
+    from featurestore.ray_cluster import stop_ray
+
+    outcomes: list[dict[str, Any]] = []
+    with stop_on_signal() as should_stop:
+        try:
+            for training in trainings:
+                try:
+                    outcome = train_one(training, source, workers, options, should_stop)
+                except VoxportraitError as error:
+                    if fail_at_once:
+                        raise
+                    outcome = {"run": str(training.run), "finished": False, "error": str(error)}
+                outcomes.append(outcome)
+                say(describe(outcome))
+                if not outcome["finished"] and should_stop():
+                    break
+        finally:
+            if workers.need_ray:
+                stop_ray()
+    return outcomes
+
+
+def train_one(
+    training: Training, source: "Source", workers: Workers, options: dict[str, Any], should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """Train one U-Net, in this process or on workers; returns its outcome as `training.loop.train` does."""
+    from featurestore.conditioning import system as system_named
+    from training import cluster, loop
+
+    layout, seed = system_named(training.system).layout(training.base), options["seed"]
+    common = {"system": training.system, "unet": training.unet, "layout": training.base, **options}
+    with bar(training.run.name, "steps") as progress:
+        told: dict[str, Any] = {"device": workers.device, "progress": progress, "should_stop": should_stop}
+        if not workers.need_ray:
+            loader = source.loader(layout, training.batch_size, seed, told=say)
+            return loop.train(training.run, loader, **common, **told)
+        open_loader = partial(source.absolute().loader, layout, training.batch_size, seed)
+        return cluster.train(training.run, open_loader, workers.number, address=workers.address, **common, **told)
+
+
+def describe(outcome: dict[str, Any]) -> str:
+    """A line for a person."""
+    if "error" in outcome:
+        return f"{outcome['run']}: {outcome['error']}"
+    if outcome["already_finished"]:
+        return f"{outcome['run']}: was trained already ({outcome['step']} steps)"
+    if not outcome["finished"]:
+        return f"{outcome['run']}: saved at step {outcome['step']} of {outcome['steps']}"
+    return (
+        f"{outcome['run']}: {outcome['step']} steps in {outcome['seconds']:.0f} s, loss {outcome['loss']:.4f}, "
+        f"waited for data {100 * outcome['waited']:.0f} %"
+    )
+
+
+def print_summary(outcomes: list[dict[str, Any]]) -> None:
+    """All runs in a table."""
+
+    def row(one: dict[str, Any]) -> list[Any]:
+        losses = (None if one.get(key) is None else f"{one[key]:.4f}" for key in ("loss", "validation_loss"))
+        state = one.get("error") or ("finished" if one["finished"] else "stopped")
+        return [one["run"], one.get("step"), one.get("steps"), *losses, state]
+
+    print_table(["run", "step", "of", "loss", "validation loss", ""], map(row, outcomes))
+
+
+def raise_unless_finished(outcomes: list[dict[str, Any]]) -> None:
+    """Raises VoxportraitError where a run failed, or was stopped and is to go on."""
+    from featurestore.errors import VoxportraitError
+
+    failed = [one["run"] for one in outcomes if "error" in one]
+    if failed:
+        raise VoxportraitError(f"{len(failed)} of {len(outcomes)} runs failed: {', '.join(failed)}")
+    if not outcomes[-1]["finished"]:
+        last = outcomes[-1]
+        raise VoxportraitError(
+            f"stopped as asked at step {last['step']} of {last['steps']}; run the same command again to go on"
+        )
 
 
 COMMANDS = (train,)

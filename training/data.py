@@ -1,17 +1,67 @@
 """Where training meets the store, or an export of it: the only module of this room that imports Lance."""
 
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featurestore.conditioning import Layout
-from featurestore.errors import VoxportraitError
+from featurestore.errors import UsageError, VoxportraitError
 from featurestore.exports import ExportRecords
 from featurestore.loader import Loader
+from featurestore.policy import Policy
 
 _EVER = -1
 """Before the first erasure."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is trained on, by name: each worker opens it for itself.
+
+    store: a folder or URI; export: a file made from one, which then is trained on, and a store beside it says whether
+    it still holds. snapshot, cache: of a store. missing, policy: see `featurestore.store_records.StoreRecords`.
+    Raises UsageError where these do not go together.
+    """
+
+    store: str | None = None
+    export: Path | None = None
+    snapshot: str | None = None
+    cache: str | None = None
+    missing: str = "refuse"
+    policy: Policy = field(default_factory=Policy)
+
+    def __post_init__(self):
+        if self.store is None and self.export is None:
+            raise UsageError("say what to train on: --store, or --export for a file of voxportrait store export")
+        if self.export is not None and (self.snapshot or self.cache):
+            raise UsageError("an export has its clips: --snapshot and --cache are for a store")
+
+    def loader(
+        self,
+        layout: Layout,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        told: Callable[[str], None] = lambda line: None,
+    ) -> Loader:
+        """The loader of one worker. told: see `loader_from_export`."""
+        common: dict[str, Any] = {"missing": self.missing, "policy": self.policy, "rank": rank, "ranks": ranks}
+        if self.export is not None:
+            return loader_from_export(self.export, layout, batch_size, seed, self.store, told, **common)
+        store = self.store or ""
+        return loader_for(store, layout, batch_size, seed, snapshot=self.snapshot, cache=self.cache, **common)
+
+    def absolute(self) -> "Source":
+        """The same for a process that stands in another folder."""
+        store = self.store if self.store is None or "://" in self.store else os.path.abspath(self.store)
+        cache = None if self.cache is None else os.path.abspath(self.cache)
+        return replace(self, store=store, cache=cache, export=self.export and self.export.absolute())
 
 
 def loader_for(store_uri: str, layout: Layout, batch_size: int, seed: int = 0, **options: Any) -> Loader:
@@ -31,13 +81,15 @@ def loader_from_export(
     seed: int = 0,
     store_uri: str | None = None,
     told: Callable[[str], None] = lambda line: None,
+    rank: int = 0,
+    ranks: int = 1,
     **options: Any,
 ) -> Loader:
     """A loader of an export's training clips, which needs no store.
 
     store_uri: of the store it was made from, where that is at hand: then clips that were forgotten since, and values
     made anew, are a VoxportraitError; without it `told` is called with a line that says what is not known.
-    options: see `featurestore.exports.ExportRecords`.
+    rank, ranks: which of how many workers. options: see `featurestore.exports.ExportRecords`.
     """
     records = ExportRecords(export, layout, **options)
     if store_uri is None:
@@ -47,7 +99,7 @@ def loader_from_export(
         from featurestore.exporting import check
 
         check(featurestore.open(store_uri), records)
-    return Loader(records, batch_size, seed)
+    return Loader(records, batch_size, seed, rank, ranks)
 
 
 def check_run(run: Path, loader: Loader) -> None:
@@ -67,6 +119,17 @@ def check_run(run: Path, loader: Loader) -> None:
         warnings.warn(str(gone), stacklevel=2)
 
 
+def rights_of(loader: Loader) -> dict[str, dict[str, int]]:
+    """Of the clips trained on, how many have which consent and which licence, where the loader has a store."""
+    if (store := getattr(loader.records, "store", None)) is None:
+        return {}
+    names = ("consent", "licence")
+    table = store.table("clips").to_table(columns=list(names), with_row_id=True)
+    ours = table.filter(np.isin(table["_rowid"].to_numpy(), loader.records.rows))
+    counted = {name: ours[name].fill_null("").value_counts().to_pylist() for name in names}
+    return {name: {one["values"]: one["counts"] for one in counts} for name, counts in counted.items()}
+
+
 def note_run(run: Path, loader: Loader) -> None:
     """Enter in the store of a loader, if it has one, that the checkpoints of this run are trained on its clips.
 
@@ -77,3 +140,15 @@ def note_run(run: Path, loader: Loader) -> None:
     from featurestore import artifacts
 
     artifacts.note(store, "checkpoint", {run: loader.records.rows})
+
+
+def note_pictures(paths: Sequence[Path], rows: np.ndarray, loader: Loader) -> None:
+    """Enter in the store of a loader, if it has one, that these files show what was made of these clips' rows.
+
+    Forgetting somebody removes them then.
+    """
+    if (store := getattr(loader.records, "store", None)) is None:
+        return
+    from featurestore import artifacts
+
+    artifacts.note(store, "picture", dict.fromkeys(paths, rows))

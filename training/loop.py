@@ -2,8 +2,9 @@
 
     train("runs/sr-1", loader, system="full-input", unet=1, preset="tiny")
 
-A run directory holds config.json, metrics.jsonl, tensorboard/ and checkpoints/. Training again in the same directory
-goes on from its newest checkpoint, to the bit on a CPU: all randomness is a function of (seed, epoch, position).
+A run directory holds config.json, metrics.jsonl, tensorboard/, samples/, checkpoints/ and README.md. Training again in
+the same directory goes on from its newest checkpoint, to the bit on a CPU: all randomness after the first weights is a
+function of (seed, epoch, position), and nothing asks torch's, numpy's or Python's global random state.
 """
 
 import math
@@ -23,14 +24,18 @@ from featurestore.conditioning import system as system_named
 from featurestore.errors import VoxportraitError
 from featurestore.feed import Feed
 from featurestore.loader import Loader, Timing
+from training import card, samples
 from training.checkpoint import latest_checkpoint, read_checkpoint, restore, write_checkpoint
-from training.data import check_run, note_run
+from training.data import check_run, note_pictures, note_run, rights_of
 from training.metrics import Metrics, read_metrics
 from training.presets import cascade_of, stage_preset
 from training.ranks import Ranks
 from training.run import describe_run, open_run_directory
 from training.stage import Stage
-from training.step import Learner, learning_rate
+from training.step import Learner, learning_rate, parts
+
+CHECKPOINT_EVERY = 1000
+"""Steps between checkpoints, and so the most that a kill costs."""
 
 
 def train(
@@ -46,9 +51,10 @@ def train(
     device: str | torch.device | None = None,
     micro_batch: int | None = None,
     ranks: Ranks = Ranks(),
-    checkpoint_every: int = 1000,
+    checkpoint_every: int = CHECKPOINT_EVERY,
     report_every: int = 20,
     validate_every: int = 200,
+    sample_every: int = 0,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
@@ -57,85 +63,163 @@ def train(
     loader: of this rank's part of the global batches. steps: instead of the preset's. device: `cuda` where there is
     one, else `cpu`. micro_batch: samples that go through the network at once, all of a worker's batch where it is None;
     halved where the device has no memory for them. ranks: of several workers the first one writes the run.
-    progress: called with (done, total).
-    Returns what was reached: finished, already_finished, step, steps, checkpoint, and of this call seconds,
-    steps_per_second, samples_per_second and waited (share of the time spent waiting for data); of the whole run
-    the last reported loss and validation_loss.
+    sample_every: steps between grids of held-out clips, and one at the end; 0 for none. progress: called with
+    (done, total).
+    Returns what was reached: see `outcome_of`; and of this call seconds, steps_per_second, samples_per_second and
+    waited (share of the time spent waiting for data).
     Raises UsageError for an unknown name or a directory that holds another run, VoxportraitError where the loss is no
     longer finite.
     """
-    # initialise
-    chosen, settings, run = system_named(system), stage_preset(preset, unet), Path(run)
+    # set up
+    run, layout = Path(run), system_named(system).layout(layout)
+    settings = stage_preset(preset, unet)
     steps = settings.steps if steps is None else steps
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    layout = chosen.layout(layout)
-    about = describe_run(chosen, unet, preset, settings, layout, seed, steps, loader)
-    if ranks.is_first:
-        check_run(run, loader)
-        open_run_directory(run, about)
-        note_run(run, loader)
-    ranks.wait()
+    about = begin(run, loader, system, unet, preset, layout=layout, seed=seed, steps=steps, ranks=ranks)
+    ranks.same("clips", loader.records.identity, "the store changes while they open it; train on a snapshot")
     torch.manual_seed(seed)
-    stage = Stage(unet, cascade_of(chosen), settings, layout, where)
+    stage = Stage(unet, cascade_of(system_named(system)), settings, layout, where)
     learner = Learner(stage, ranks, micro_batch)
 
     # resume
     step, folder = 0, latest_checkpoint(run)
+    ranks.same("checkpoint", str(folder and folder.name), f"put {run} where all machines see it")
     if folder is not None:
         checkpoint = read_checkpoint(folder, layout)
         step = checkpoint.about["step"]
         if step >= steps:
-            return _outcome(run, step, steps, folder, already_finished=True)
+            return outcome_of(run, steps, already_finished=True)
         restore(checkpoint, stage.network, learner.average, learner.optimizer)
         learner.micro_batch = learner.micro_batch or checkpoint.about.get("micro_batch")
 
     # train
     feed = Feed(loader, layout, where, dropout_seed=seed, allow_missing=True)
     feed.load_state_dict(loader.order.state(*divmod(step, loader.batches_per_epoch)))
-    metrics, meter = Metrics(run, step) if ranks.is_first else None, _Meter(feed.timing, ranks)
+    book = _Book(run, about, learner, feed, seed, step) if ranks.is_first else None
+    meter = _Meter(feed.timing, ranks)
     if progress:
         progress(step, steps)
+    stopping = 0.0
     with closing(iter(feed)) as batches:
-        while step < steps:
+        while step < steps and not stopping:
             fed = next(batches)
-            asked = should_stop is not None and should_stop()
-            samples, stopping = ranks.sums(len(fed.batch), asked)
-            loss = learner.step(fed, seed, step, steps, int(samples))
+            clips, stopping = ranks.sums(len(fed.batch), should_stop is not None and should_stop())
+            loss = learner.step(fed, seed, step, steps, int(clips))
             step += 1
-            meter.add(loss, int(samples))
+            meter.add(loss, int(clips))
             if progress:
                 progress(step, steps)
 
             # report and save
-            last = step == steps or stopping
-            if step % report_every == 0 or last:
+            last = step == steps or stopping > 0
+            saves = last or step % checkpoint_every == 0
+            if saves or step % report_every == 0:
                 reported = meter.report(step, learning_rate(settings, step - 1, steps))
-                if metrics:
-                    metrics.write(step, **reported)
-            if metrics and (step % validate_every == 0 or step == steps):
-                held_out = validation_loss(stage.with_network(learner.average), feed, seed)
-                if held_out is not None:
-                    metrics.write(step, validation_loss=held_out)
-            if metrics and (step % checkpoint_every == 0 or last):
-                about["micro_batch"] = learner.micro_batch
-                folder = write_checkpoint(run, step, about, stage.network, learner.average, learner.optimizer)
-            if stopping:
-                break
-    if metrics:
-        metrics.close()
+                if book:
+                    book.report(step, reported)
+            if book and (step % validate_every == 0 or step == steps):
+                book.validate(step)
+            if book and sample_every and (step % sample_every == 0 or step == steps):
+                book.draw(step)
+            if book and saves:
+                book.save(step)
+    if book:
+        book.close()
     ranks.wait()
-    return {**_outcome(run, step, steps, folder), **meter.totals()}
+    return {**outcome_of(run, steps), **meter.totals()}
+
+
+def begin(
+    run: Path,
+    loader: Loader,
+    system: str,
+    unet: int,
+    preset: str,
+    *,
+    layout: Layout,
+    seed: int,
+    steps: int,
+    ranks: Ranks = Ranks(),
+) -> dict[str, Any]:
+    """Make a run's directory, or check that it holds this very run; returns what the run is, for its checkpoints.
+
+    layout: the system's. Raises UsageError where the directory holds another run, VoxportraitError where the run was
+    trained on somebody who was forgotten since.
+    """
+    settings = stage_preset(preset, unet)
+    about = describe_run(system_named(system), unet, preset, settings, layout, seed, steps, loader)
+    if ranks.is_first:
+        check_run(run, loader)
+        about["rights"] = rights_of(loader)
+        open_run_directory(run, about)
+        note_run(run, loader)
+    ranks.wait()
+    return about
+
+
+def outcome_of(run: Path, steps: int, already_finished: bool = False) -> dict[str, Any]:
+    """Where a run stands: run, finished, already_finished, step, steps, checkpoint, and the last reported loss and
+    validation_loss."""
+    folder, rows = latest_checkpoint(run), read_metrics(run)
+    step = read_checkpoint(folder).about["step"] if folder else 0
+    return {
+        "run": str(run),
+        "finished": step >= steps,
+        "already_finished": already_finished,
+        "step": step,
+        "steps": steps,
+        "checkpoint": str(folder) if folder else None,
+        "loss": next((row["loss"] for row in reversed(rows) if "loss" in row), None),
+        "validation_loss": next((row["validation_loss"] for row in reversed(rows) if "validation_loss" in row), None),
+    }
 
 
 @torch.no_grad()
-def validation_loss(stage: Stage, feed: Feed, seed: int) -> float | None:
+def validation_loss(stage: Stage, feed: Feed, seed: int, micro_batch: int | None = None) -> float | None:
     """The mean loss over the held-out batches, with the same noise each time; None where there are none."""
     losses, clips = [], 0
     for fed in feed.validation():
-        noise = stage.noise(fed.batch, seed, "validation")
-        losses.append(stage.loss(stage.inputs(fed), noise).sum())
+        inputs, noise = stage.inputs(fed), stage.noise(fed.batch, seed, "validation")
+        losses += [stage.loss(inputs[rows], noise[rows]).sum() for rows in parts(len(fed.batch), micro_batch)]
         clips += len(fed.batch)
     return torch.stack(losses).sum().item() / clips if losses else None
+
+
+class _Book:
+    """All that is written of a run while it is trained, by one worker alone. step: behind which it goes on."""
+
+    def __init__(self, run: Path, about: dict[str, Any], learner: Learner, feed: Feed, seed: int, step: int):
+        self.run, self.about, self.learner, self.feed, self.seed = run, about, learner, feed, seed
+        self.metrics = Metrics(run, step)
+
+    @property
+    def _averaged(self) -> Any:
+        return self.learner.stage.with_network(self.learner.average)
+
+    def report(self, step: int, values: dict[str, float]) -> None:
+        self.metrics.write(step, **values)
+
+    def validate(self, step: int) -> None:
+        held_out = validation_loss(self._averaged, self.feed, self.seed, self.learner.micro_batch)
+        if held_out is not None:
+            self.metrics.write(step, validation_loss=held_out)
+
+    def draw(self, step: int) -> None:
+        """A grid of held-out clips as PNG and for TensorBoard; both are noted as pictures of these clips."""
+        grid = samples.draw(self._averaged, self.feed, self.seed)
+        if grid is not None:
+            path = samples.write(self.run, step, grid, self.about)
+            boards = self.metrics.show(step, "samples", grid.picture)
+            note_pictures([path, *boards], grid.rows, self.feed.loader)
+
+    def save(self, step: int) -> None:
+        learner = self.learner
+        about = {**self.about, "micro_batch": learner.micro_batch, "workers": learner.ranks.size}
+        write_checkpoint(self.run, step, about, learner.stage.network, learner.average, learner.optimizer)
+        card.write(self.run)
+
+    def close(self) -> None:
+        self.metrics.close()
 
 
 @dataclass
@@ -176,19 +260,3 @@ class _Meter:
             "samples_per_second": self.samples / seconds,
             "waited": self.timing.share,
         }
-
-
-def _outcome(
-    run: Path, step: int, steps: int, checkpoint: Path | None, already_finished: bool = False
-) -> dict[str, Any]:
-    rows = read_metrics(run)
-    return {
-        "run": str(run),
-        "finished": step >= steps,
-        "already_finished": already_finished,
-        "step": step,
-        "steps": steps,
-        "checkpoint": str(checkpoint) if checkpoint else None,
-        "loss": next((row["loss"] for row in reversed(rows) if "loss" in row), None),
-        "validation_loss": next((row["validation_loss"] for row in reversed(rows) if "validation_loss" in row), None),
-    }

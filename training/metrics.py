@@ -4,26 +4,47 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 class Metrics:
-    """Writes <run>/metrics.jsonl and <run>/tensorboard/. Lines after `step` are taken back: they will come again."""
+    """Writes <run>/metrics.jsonl, <run>/tensorboard/ and, for pictures, <run>/samples/tensorboard/.
+
+    Lines after `step` are taken back: they will come again.
+    """
 
     def __init__(self, run: Path, step: int):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.path = run / "metrics.jsonl"
+        self.path, self._pictures = run / "metrics.jsonl", run / "samples" / "tensorboard"
         kept = [row for row in read_metrics(run) if row["step"] <= step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+        unfinished = self.path.with_suffix(".new")
+        unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        unfinished.replace(self.path)
+        self._purge = step + 1 if step else None
+        self._board = self._writer(run / "tensorboard")
+        self._album: Any = None
 
-    def write(self, step: int, **values: float):
+    def write(self, step: int, **values: float) -> None:
         with self.path.open("a") as lines:
             lines.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
-    def close(self):
+    def show(self, step: int, name: str, picture: np.ndarray) -> list[Path]:
+        """A picture (H, W, 3) uint8 for TensorBoard; returns the files that hold such pictures."""
+        self._album = self._album or self._writer(self._pictures)
+        self._album.add_image(name, picture, step, dataformats="HWC")
+        self._album.flush()
+        return sorted(self._pictures.iterdir())
+
+    def close(self) -> None:
         self._board.close()
+        if self._album:
+            self._album.close()
+
+    def _writer(self, folder: Path) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder), purge_step=self._purge)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -1,10 +1,13 @@
 """Workers that train one network together: each has its part of every global batch, all have the same weights."""
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from featurestore.errors import VoxportraitError
 
 BUCKET = 32 << 20
 """Numbers of gradients that are added up over the workers at once."""
@@ -37,6 +40,13 @@ class Ranks:
         """Until all workers are here."""
         self.sums(0)
 
+    def same(self, what: str, value: str, advice: str) -> None:
+        """Raises VoxportraitError, on one worker at least, where workers differ in something that all must have."""
+        number = zlib.crc32(value.encode())
+        (total,) = self.sums(number)
+        if total != number * self.size:
+            raise VoxportraitError(f"worker {self.rank} does not see the same {what} as the others: {advice}")
+
     @torch.no_grad()
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Every gradient becomes its sum over all workers; one that a worker lacks counts as zero."""
@@ -56,7 +66,9 @@ class Ranks:
         """Every worker gets the first one's."""
         if self.size > 1:
             for tensor in tensors:
-                torch.distributed.broadcast(tensor, 0)
+                sent = tensor.contiguous()
+                torch.distributed.broadcast(sent, 0)
+                tensor.copy_(sent)
 
 
 def _buckets(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:

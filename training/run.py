@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from featurestore.clip import speaker_of
 from featurestore.conditioning import Layout, System
 from featurestore.errors import UsageError
 from featurestore.loader import Loader
@@ -18,6 +19,9 @@ _IDENTITY = ("system", "unet", "preset", "settings", "layout", "seed", "batch_si
 
 _ASIDE = ("erasure_epoch", "held_out")
 """Of `data`, what the forgetting of others changes."""
+
+_AT_ONCE = 1 << 16
+"""Clips whose ids are asked for together."""
 
 
 def describe_run(
@@ -36,10 +40,17 @@ def describe_run(
         "steps": steps,
         "batch_size": loader.batch_size,
         "data": loader.describe(),
+        "speakers": {"trained": _speakers(loader, "rows"), "held_out": _speakers(loader, "held_out")},
         "code": code_version(),
         "torch": str(torch.__version__),
     }
     return json.loads(json.dumps(about))
+
+
+def _speakers(loader: Loader, which: str) -> int:
+    rows = getattr(loader.records, which)
+    pieces = (rows[first : first + _AT_ONCE] for first in range(0, len(rows), _AT_ONCE))
+    return len({speaker_of(one) for piece in pieces for one in loader.records.clip_ids(piece) if one})
 
 
 def open_run_directory(run: Path, about: dict[str, Any]):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from featurestore import feed
 from featurestore.errors import VoxportraitError
 from featurestore.records import Batch
+from training.checkpoint import uncompiled
 from training.presets import StagePreset
 from training.ranks import Ranks
 
@@ -58,7 +59,8 @@ class Learner:
 
     def __init__(self, stage: Trainable, ranks: Ranks = Ranks(), micro_batch: int | None = None):
         self.stage, self.ranks, self.micro_batch = stage, ranks, micro_batch
-        self.average = copy.deepcopy(stage.network).requires_grad_(False)
+        ranks.share(stage.network.parameters())
+        self.average = copy.deepcopy(uncompiled(stage.network)).requires_grad_(False)
         settings = stage.preset
         self.optimizer = torch.optim.Adam(
             stage.network.parameters(),
@@ -106,14 +108,15 @@ class Learner:
         if not len(fed.batch):
             return total
         inputs, noise = self.stage.inputs(fed), self.stage.noise(fed.batch, seed)
-        for rows in _parts(len(fed.batch), self.micro_batch):
+        for rows in parts(len(fed.batch), self.micro_batch):
             loss = self.stage.loss(inputs[rows], noise[rows]).sum() / samples
             loss.backward()
             total += loss.detach()
         return total
 
 
-def _parts(size: int, most: int | None) -> Iterator[slice]:
+def parts(size: int, most: int | None) -> Iterator[slice]:
+    """The rows of a batch in micro-batches of at most `most`; all at once where it is None."""
     most = most or size
     return (slice(first, min(first + most, size)) for first in range(0, size, most))
 

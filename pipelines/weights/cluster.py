@@ -8,7 +8,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from featurestore.errors import VoxportraitError
-from pipelines.schedule import start_ray
+from featurestore.ray_cluster import start_ray
 from pipelines.weights.states import verify
 
 

@@ -101,7 +101,7 @@ def spoiled(corpus, tmp_path_factory) -> tuple[Path, BadClips]:
 @pytest.fixture(scope="package")
 def ray_here(tmp_path_factory) -> Iterator[str]:
     """The Ray of all jobs that bring down nothing but their workers, which have the package of trouble; its address."""
-    from pipelines.schedule import start_ray, stop_ray
+    from featurestore.ray_cluster import start_ray, stop_ray
     from tests.faults.drill import cluster
 
     notes = tmp_path_factory.mktemp("notes")

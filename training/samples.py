@@ -1,0 +1,93 @@
+"""Pictures drawn while a stage is trained: a few held-out clips in a grid, so that one sees what it has learned.
+
+<run>/samples/step-00000400.png: a row for each clip; from left to right the low-resolution picture it is given (where
+it is given one), what it draws at each of `SCALES`, and the true picture.
+"""
+
+import json
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from featurestore.draws import sample_seed
+from featurestore.feed import Feed
+from training.sampling import draw_stage
+from training.stage import Stage, shrink
+
+CLIPS = 4
+SCALES = (1.0, 3.0)
+"""Of guidance, a column each."""
+SHORT = 25
+"""Steps of the sampler, at most: where the preset has more, DPM-Solver++ with so many."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """picture: (H, W, 3) uint8. clip_ids, rows: of the clips in it. about: how it was drawn."""
+
+    picture: np.ndarray
+    clip_ids: list[str]
+    rows: np.ndarray
+    about: dict[str, Any]
+
+
+@torch.no_grad()
+def draw(stage: Stage, feed: Feed, seed: int) -> Grid | None:
+    """The first held-out clips as the stage draws them now; None where none is held out.
+
+    The noise is decided by the seed and the clip's place, so that grids of one run can be compared; no random state but
+    its own is touched.
+    """
+    with closing(feed.validation()) as batches:
+        fed = next(batches, None)
+        if fed is None:
+            return None
+        inputs, rows, clip_ids = stage.inputs(fed)[:CLIPS], fed.batch.rows[:CLIPS].copy(), fed.batch.clip_ids[:CLIPS]
+        low, truth = stage.low_picture(inputs), shrink(inputs.target, stage.size)
+        short = stage.preset.sampler_steps <= SHORT
+        sampler = stage.preset.sampler if short else "dpm-solver++"
+        steps = min(stage.preset.sampler_steps, SHORT)
+        seeds = [sample_seed(seed, 0, place, "grid") for place in range(len(rows))]
+        drawn = [draw_stage(stage, inputs.matrix, seeds, scale, low, sampler, steps) for scale in SCALES]
+        columns = [*([] if low is None else [low]), *drawn, truth]
+        picture = _to_uint8(torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2))
+    about = {"cond_scales": SCALES, "sampler": sampler, "sampler_steps": steps, "seed": seed, "truth": "last column"}
+    return Grid(picture, clip_ids, rows, about)
+
+
+def write(run: Path, step: int, grid: Grid, about: dict[str, Any]) -> Path:
+    """Write a grid as PNG, which says in its own metadata that it is generated, of whom and by what. about: the run."""
+    path = run / "samples" / f"step-{step:08d}.png"
+    path.parent.mkdir(exist_ok=True)
+    made_by = {key: about[key] for key in ("system", "unet", "preset", "layout_fingerprint", "code")}
+    untrained = about["data"].get("untrained", [])
+    text = PngInfo()
+    text.add_text(
+        "voxportrait",
+        json.dumps(
+            {
+                "generated": True,
+                **made_by,
+                "run": run.name,
+                "step": step,
+                "clip_ids": grid.clip_ids,
+                **grid.about,
+                "untrained": untrained,
+            }
+        ),
+    )
+    Image.fromarray(grid.picture).save(path, pnginfo=text)
+    return path
+
+
+def _to_uint8(picture: Tensor) -> np.ndarray:
+    """(3, H, W) in -1..1 -> (H, W, 3)."""
+    scaled = ((picture.float() + 1) * 127.5).round().clamp(0, 255)
+    return scaled.to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
