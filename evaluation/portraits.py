@@ -1,10 +1,11 @@
 """Portraits of speakers that a model has not seen, one picture a speaker and scale, on disk with what made them.
 
-    drawings = draw_portraits(store, Portraitist.load(first, second), [1.0, 3.0], "demo/portraits")
+    drawings = draw(ExportRecords("clips.safetensors", layout, split="test"), portraitist, [1.0, 3.0], "portraits")
+    drawings = draw_portraits(store, portraitist, [1.0, 3.0], "portraits")
 
 <out>/<system>/scale-3/<speaker>-<digest>.png, the 32 px picture of the first U-Net beside it as ...-coarse.png, and
 index.json. Every picture says in its own metadata that it is generated, from what and by which weights; drawing again
-makes only those that are not there or were made otherwise.
+makes only those that are not there or were made otherwise. Importable without Arrow, Lance or Ray.
 """
 
 import hashlib
@@ -19,17 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from evaluation.faces import speaker_of
-from featurestore import artifacts
+from featurestore.clip import speaker_of
 from featurestore.conditioning import SYSTEMS, given
 from featurestore.errors import UsageError, VoxportraitError, choose
 from featurestore.loader import Loader
-from featurestore.store import Store
-from featurestore.store_records import StoreRecords
+from featurestore.records import Records
 from featurestore.version import code_version
 
 if TYPE_CHECKING:
     from featurestore.records import Batch
+    from featurestore.store import Store
     from training.sampling import Portraitist
 
 INDEX = "index.json"
@@ -67,7 +67,7 @@ class Drawing:
 
 
 def draw_portraits(
-    store: Store,
+    store: "Store",
     portraitist: "Portraitist",
     scales: Sequence[float],
     out: str | os.PathLike[str],
@@ -79,34 +79,60 @@ def draw_portraits(
     progress: Callable[[int, int], None] | None = None,
     attributes: Mapping[str, float | str | None] | None = None,
 ) -> list[Drawing]:
-    """Draw every speaker of a split at each scale: the first clip (by its id) that has all the system uses.
+    """`draw` the speakers of a split of a store, whose missing inputs count as they did in training."""
+    from featurestore.store_records import StoreRecords
+
+    missing = portraitist.about[0]["data"].get("missing", "zero")
+    records = StoreRecords(store, portraitist.layout, missing=missing, split=split)
+    return draw(records, portraitist, scales, out, seed, batch_size, sampler, steps, progress, attributes)
+
+
+def draw(
+    records: Records,
+    portraitist: "Portraitist",
+    scales: Sequence[float],
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    batch_size: int = 8,
+    sampler: str | None = None,
+    steps: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    attributes: Mapping[str, float | str | None] | None = None,
+    clips: Sequence[str] = (),
+    sources: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Drawing]:
+    """Draw every speaker of the records' `rows` at each scale: the first clip (by its id) that has all the system uses.
 
     seed: with the clip's id it decides the noise, which is the same at every scale and for every system.
     sampler, steps: instead of the presets'. progress: called with (done, total).
     attributes: instead of the stored ones, of every clip (see `conditioning.given`).
+    clips: ids of the clips that are drawn instead of each speaker's first. sources: clip id -> what its pictures say
+    more of what they were made of.
+    Where the records are a store's, it is told which files are made of whom.
     Returns the drawings, scale by scale, speakers in order.
-    Raises VoxportraitError where no clip can be drawn, or where the store's inputs are not those of the training.
+    Raises VoxportraitError where no clip can be drawn, or where the records' inputs are not those of the training.
     """
-    attributes = dict(attributes or {})
-    missing = portraitist.about[0]["data"].get("missing", "zero")
-    records = StoreRecords(store, portraitist.layout, missing=missing, split=split)
+    attributes, sources = dict(attributes or {}), sources or {}
     common = _describe(portraitist, records, sampler, steps) | ({"given": attributes} if attributes else {})
     for key in attributes:
         choose("input of the model", key, [k for k in portraitist.layout.constituents if k not in common["absent"]])
     given({}, attributes)
-    first = _first_of_each_speaker(records)
-    rows = np.array(list(first.values()))
+    chosen = _rows_of(records, clips) if clips else _first_of_each_speaker(records)
+    if not chosen:
+        raise VoxportraitError("there is nobody to draw: every clip was erased or may not be used")
+    rows = np.array(list(chosen.values()), np.uint64)
     drawings: dict[float, list[Drawing]] = {float(scale): [] for scale in scales}
     folders = {scale: Path(out) / common["system"] / f"scale-{scale:g}" for scale in drawings}
-    artifacts.note(store, "picture", _files(folders.values(), first))
+    _note(records, folders.values(), chosen)
     total, done = len(rows) * len(drawings), 0
     for batch in Loader(records, batch_size, remainder="keep").in_order(rows):
         inputs = given(_inputs(portraitist, batch, common["absent"]), attributes)
+        abouts = [
+            {**common, **sources.get(clip_id, {}), **_describe_input(clip_id, i, inputs, seed)}
+            for i, clip_id in enumerate(batch.clip_ids)
+        ]
         for scale, so_far in drawings.items():
-            wanted = [
-                _drawing(folders[scale], {**common, **about, "cond_scale": scale})
-                for about in (_describe_input(batch, i, inputs, seed) for i in range(len(batch.clip_ids)))
-            ]
+            wanted = [_drawing(folders[scale], {**about, "cond_scale": scale}) for about in abouts]
             _draw_lacking(portraitist, wanted, inputs, batch_size, sampler, steps)
             so_far += wanted
             done += len(wanted)
@@ -147,19 +173,23 @@ def read_picture(path: Path) -> np.ndarray:
         raise VoxportraitError(f"{path} cannot be read ({error}): draw the portraits again") from None
 
 
-def _describe(
-    portraitist: "Portraitist", records: StoreRecords, sampler: str | None, steps: int | None
-) -> dict[str, Any]:
+def made_otherwise(portraitist: "Portraitist", makers: Mapping[str, Iterable[str]]) -> list[str]:
+    """The constituents of which some makers (by digest) are none of those that the checkpoints were trained on."""
+    known = [about["data"].get("makers", {}) for about in portraitist.about]
+    return [key for key, by in makers.items() if any(one.get(key) and not set(by) <= set(one[key]) for one in known)]
+
+
+def _describe(portraitist: "Portraitist", records: Records, sampler: str | None, steps: int | None) -> dict[str, Any]:
     """What all pictures of a call have in common. Raises where the inputs have other makers than in training."""
     trained_on, here = portraitist.about[0]["data"], records.describe()
-    absent = sorted({*trained_on.get("absent", ()), *here["absent"]})
-    for key, makers in here["makers"].items():
-        known = trained_on.get("makers", {}).get(key)
-        if known and key not in absent and not set(makers) <= set(known):
-            raise VoxportraitError(
-                f"{key} in {records.store.place.shown} was made otherwise than what this model was trained on: "
-                "train it again"
-            )
+    absent = sorted({*trained_on.get("absent", ()), *here.get("absent", ())})
+    makers = {key: digests for key, digests in here.get("makers", {}).items() if key not in absent}
+    if others := made_otherwise(portraitist, makers):
+        store = getattr(records, "store", None)
+        where = store.place.shown if store else getattr(records, "path", "the records")
+        raise VoxportraitError(
+            f"{', '.join(others)} in {where} was made otherwise than what this model was trained on: train it again"
+        )
     stages = portraitist.stages
     return {
         "generated": True,
@@ -173,7 +203,7 @@ def _describe(
             }
             for about, stage in zip(portraitist.about, stages, strict=True)
         ],
-        "untrained": sorted({*trained_on.get("untrained", ()), *here["untrained"]}),
+        "untrained": sorted({*trained_on.get("untrained", ()), *here.get("untrained", ())}),
         "absent": absent,
         "code": code_version(),
     }
@@ -185,8 +215,7 @@ def _inputs(portraitist: "Portraitist", batch: "Batch", absent: Sequence[str]) -
     return {**seen, "guide": batch.guide} if portraitist.cascade.sizes[0] else seen
 
 
-def _describe_input(batch: "Batch", i: int, inputs: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
-    clip_id = batch.clip_ids[i]
+def _describe_input(clip_id: str, i: int, inputs: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
     content = hashlib.sha256()
     for key in sorted(inputs):
         content.update(key.encode() + np.ascontiguousarray(inputs[key][i]).tobytes())
@@ -229,13 +258,33 @@ def _weights_digest(tensors: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _first_of_each_speaker(records: StoreRecords) -> dict[str, int]:
+def _first_of_each_speaker(records: Records) -> dict[str, int]:
     """The first clip of each speaker, by clip id, and its row; sorted by clip id."""
-    clip_ids = records.clip_ids(records.rows)
     first: dict[str, tuple[str, int]] = {}
-    for clip_id, row in sorted(zip(clip_ids, records.rows.tolist(), strict=True)):
+    for clip_id, row in sorted(_rows_by_id(records)):
         first.setdefault(speaker_of(clip_id), (clip_id, row))
     return dict(first.values())
+
+
+def _rows_of(records: Records, clips: Sequence[str]) -> dict[str, int]:
+    """The rows of clips; a UsageError where one is not there."""
+    rows = dict(_rows_by_id(records))
+    if gone := [clip_id for clip_id in clips if clip_id not in rows]:
+        raise UsageError(f"clip {gone[0]} is not there, or lacks what the model takes")
+    return {clip_id: rows[clip_id] for clip_id in sorted(clips)}
+
+
+def _rows_by_id(records: Records) -> Iterable[tuple[str, int]]:
+    pairs = zip(records.clip_ids(records.rows), records.rows.tolist(), strict=True)
+    return ((clip_id, row) for clip_id, row in pairs if clip_id)
+
+
+def _note(records: Records, folders: Iterable[Path], rows: Mapping[str, int]) -> None:
+    """Enter in the store of the records, if they have one, which files will be of whom."""
+    if (store := getattr(records, "store", None)) is not None:
+        from featurestore import artifacts
+
+        artifacts.note(store, "picture", _files(folders, rows))
 
 
 def _files(folders: Iterable[Path], rows: Mapping[str, int]) -> dict[Path, list[int]]:

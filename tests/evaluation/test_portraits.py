@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from evaluation.portraits import by_system_and_scale, draw_portraits, read_drawi
 from evaluation.sheet import portrait_sheet
 from featurestore.artifacts import row_ids_of
 from featurestore.errors import UsageError, VoxportraitError
+from featurestore.exporting import export
 from tests.evaluation.conftest import TEST_SPEAKERS
 
 
@@ -141,3 +144,29 @@ def test_runs_and_pictures_are_noted_with_the_clips_they_are_of(store, runs, dra
     sheet = portrait_sheet(store, drawings, 3.0, tmp_path / "sheet.png")
     rows = store.table("artifacts").to_table(filter=f"path = '{sheet}'").to_pylist()
     assert len(rows[0]["row_ids"]) == TEST_SPEAKERS
+
+
+def test_a_bare_machine_draws_the_same_portraits_from_an_export(store, portraitists, runs, drawn, tmp_path):
+    exported = tmp_path / "clips.safetensors"
+    export(store, exported, portraitists["full-input"].layout, missing="zero", splits=("test",))
+    code = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("ray", "lance", "lancedb", "pyarrow"):
+            raise ModuleNotFoundError(f"{{name}} is not on this machine", name=name)
+sys.meta_path.insert(0, Blocked())
+from evaluation.portraits import draw
+from featurestore.exports import ExportRecords
+from training.sampling import Portraitist
+painter = Portraitist.load({str(runs / "full-input-unet1")!r}, {str(runs / "full-input-unet2")!r}, "cpu")
+records = ExportRecords({str(exported)!r}, painter.layout, missing="zero", split="test")
+draw(records, painter, [1.0, 3.0], {str(tmp_path)!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = read_drawings(tmp_path)
+    expected = [one for one in read_drawings(drawn) if one.system == "full-input"]
+    assert [one.about for one in made] == [one.about for one in expected]
+    for one, other in zip(made, expected, strict=True):
+        assert (read_picture(one.picture) == read_picture(other.picture)).all()
