@@ -8,6 +8,7 @@ Importable where there is no Ray.
 """
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -155,8 +156,8 @@ def work(config: dict[str, Any]) -> None:
             config["open_loader"](ranks.rank, ranks.size),
             device=ray.train.torch.get_device(),
             ranks=ranks,
-            progress=line and line.tell,
-            should_stop=line and line.should_stop,
+            progress=line.tell if line else None,
+            should_stop=line.should_stop if line else None,
             **config["options"],
         )
     except VoxportraitError as error:
@@ -168,7 +169,8 @@ def work(config: dict[str, Any]) -> None:
 
 @dataclass
 class _Line:
-    """The first worker's line to the desk, on which it never waits: one call at a time is under way."""
+    """The first worker's line to the desk, on which it waits before its first step alone: later one call at a time is
+    under way."""
 
     desk: Any
     asked: Any = None
@@ -177,9 +179,11 @@ class _Line:
     def tell(self, done: int, total: int) -> None:
         import ray
 
-        if self.asked is not None:
-            if not ray.wait([self.asked], timeout=0)[0]:
-                return
+        if self.asked is None:
+            self.stopping = ray.get(self.desk.at.remote(done, total))
+        elif not ray.wait([self.asked], timeout=0)[0]:
+            return
+        else:
             self.stopping = ray.get(self.asked)
         self.asked = self.desk.at.remote(done, total)
 
@@ -229,7 +233,7 @@ def _watch(fit: _Fit, desk: Any, progress: Any, should_stop: Any) -> News:
 
 
 def _trainer(config: dict[str, Any], folder: Path, scaling: dict[str, Any], restarts: int) -> Any:
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     return TorchTrainer(
@@ -241,7 +245,6 @@ def _trainer(config: dict[str, Any], folder: Path, scaling: dict[str, Any], rest
             name=folder.parent.name,
             storage_path=str(folder),
             failure_config=FailureConfig(max_failures=restarts),
-            logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
 
@@ -250,14 +253,16 @@ def _line(error: Exception) -> str:
     """Why workers were lost, in a line: a death rather than what the others saw of it."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     if not failures:
-        return f"workers could not be had: {_first_line(error.__cause__ or error)}"
+        return f"workers could not be had: {_first_line(getattr(error, 'controller_failure', error))}"
     from ray.exceptions import RayActorError
 
     rank, failure = min(failures.items(), key=lambda item: not isinstance(item[1], RayActorError))
-    cause = getattr(failure, "cause", None) or failure
-    return f"worker {rank} was lost: {_first_line(cause)}"
+    return f"worker {rank} was lost: {_first_line(failure)}"
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines and lines[0].startswith("Traceback") else lines[0] if lines else repr(error))[:200]
+    """What an error says, without the traceback that Ray puts before it."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    telling = (line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line))
+    return next(telling, lines[0] if lines else repr(cause))[:200]

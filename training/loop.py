@@ -95,7 +95,7 @@ def train(
     # train
     feed = Feed(loader, layout, where, dropout_seed=seed, allow_missing=True)
     feed.load_state_dict(loader.order.state(*divmod(step, loader.batches_per_epoch)))
-    book = _Book(run, about, learner, feed, seed, step) if ranks.is_first else None
+    book = _Book(run, about, stage, learner, feed, seed, step) if ranks.is_first else None
     meter = _Meter(feed.timing, ranks)
     if progress:
         progress(step, steps)
@@ -188,25 +188,24 @@ def validation_loss(stage: Stage, feed: Feed, seed: int, micro_batch: int | None
 class _Book:
     """All that is written of a run while it is trained, by one worker alone. step: behind which it goes on."""
 
-    def __init__(self, run: Path, about: dict[str, Any], learner: Learner, feed: Feed, seed: int, step: int):
+    def __init__(
+        self, run: Path, about: dict[str, Any], stage: Stage, learner: Learner, feed: Feed, seed: int, step: int
+    ):
         self.run, self.about, self.learner, self.feed, self.seed = run, about, learner, feed, seed
+        self.averaged = stage.with_network(learner.average)
         self.metrics = Metrics(run, step)
-
-    @property
-    def _averaged(self) -> Any:
-        return self.learner.stage.with_network(self.learner.average)
 
     def report(self, step: int, values: dict[str, float]) -> None:
         self.metrics.write(step, **values)
 
     def validate(self, step: int) -> None:
-        held_out = validation_loss(self._averaged, self.feed, self.seed, self.learner.micro_batch)
+        held_out = validation_loss(self.averaged, self.feed, self.seed, self.learner.micro_batch)
         if held_out is not None:
             self.metrics.write(step, validation_loss=held_out)
 
     def draw(self, step: int) -> None:
         """A grid of held-out clips as PNG and for TensorBoard; both are noted as pictures of these clips."""
-        grid = samples.draw(self._averaged, self.feed, self.seed)
+        grid = samples.draw(self.averaged, self.feed, self.seed)
         if grid is not None:
             path = samples.write(self.run, step, grid, self.about)
             boards = self.metrics.show(step, "samples", grid.picture)

@@ -45,7 +45,8 @@ class PlainStage:
 
     def __init__(self, room: int | None = None, **settings):
         torch.manual_seed(3)
-        self.network: nn.Module = Limited(room)
+        self.limited = Limited(room)
+        self.network: nn.Module = self.limited
         self.preset = replace(stage_preset("micro", 1), **{"learning_rate": 0.01, "warmup": 0, "clip": 0.5, **settings})
 
     def inputs(self, fed: feed.Inputs) -> Rows:

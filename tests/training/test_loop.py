@@ -1,18 +1,27 @@
 """A run: resumed to the bit, finished once, itself alone; and it learns."""
 
 import json
+import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from itertools import count
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from featurestore.conditioning import LAYOUTS
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.feed import Feed
+from featurestore.store import Store
+from tests.featurestore.conftest import clip, fill, want
 from tests.training.clips import COLOURS, clips_in_memory
 from training import presets
 from training.checkpoint import latest_checkpoint, open_run
@@ -20,6 +29,7 @@ from training.loop import train
 from training.metrics import read_metrics
 from training.presets import stage_preset
 from training.sampling import draw_stage, load_stage
+from training.stage import Stage
 from training.step import learning_rate
 
 STEPS = 6
@@ -73,6 +83,152 @@ def test_training_killed_between_checkpoints_goes_on_from_the_last(straight, tmp
     run(tmp_path / "killed")
     assert all(torch.equal(v, tensors(tmp_path / "killed")["model"][k]) for k, v in tensors(folder)["model"].items())
     assert [row["step"] for row in read_metrics(tmp_path / "killed") if "loss" in row] == list(range(1, STEPS + 1))
+
+
+KILLS = """
+import json, os, random, signal, sys
+from collections import Counter
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import torch.utils.tensorboard
+from tests.training.clips import clips_in_memory
+from training import loop, unets
+unets.imagen_library()
+
+EVERY, STEPS = 2, 6
+
+def child(run, dies):
+    reading, writing = os.pipe()
+    if not os.fork():
+        calls, seen = Counter(), []
+        def profile(frame, event, argument):
+            if event == "call":
+                calls[frame.f_code.co_name] += 1
+                calls[None] += 1
+                if dies(calls):
+                    os.kill(os.getpid(), signal.SIGKILL)
+        def progress(done, total):
+            os.write(writing, f"{done} ".encode())
+        sys.setprofile(profile)
+        loop.train(run, clips_in_memory(), preset="micro", steps=STEPS, device="cpu", checkpoint_every=EVERY,
+                   report_every=1, validate_every=4, progress=progress)
+        sys.setprofile(None)
+        os.write(writing, f"calls {calls[None]}".encode())
+        os._exit(0)
+    os.close(writing)
+    _, status = os.wait()
+    return os.WTERMSIG(status), os.fdopen(reading).read()
+
+root = Path(sys.argv[1])
+_, said = child(root / "straight", lambda calls: False)
+total = int(said.split()[-1])
+draw = random.Random(5)
+anywhere = [lambda calls, at=draw.randrange(total): calls[None] == at for _ in range(3)]
+inside = [lambda calls, name=name, at=at: calls[name] == at
+          for name, at in [("save_file", 2), ("_to_disk", 4), ("rename", 2), ("rmtree", 2)]]
+for number, dies in enumerate(anywhere + inside):
+    killed, before = child(root / str(number), dies)
+    _, after = child(root / str(number), lambda calls: False)
+    print(json.dumps([killed, [int(s) for s in before.split() if s != "calls"], int(after.split()[0])]))
+"""
+
+
+def test_a_kill_anywhere_costs_at_most_the_steps_since_the_last_checkpoint(tmp_path):
+    """SIGKILL at drawn places of the program, and four times while a checkpoint is written."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, str(tmp_path)],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for number, line in enumerate(done.stdout.splitlines()):
+        signalled, steps_before, first_after = json.loads(line)
+        assert signalled == signal.SIGKILL
+        assert first_after >= max(steps_before, default=0) - 2
+        for part in PARTS:
+            want, got = (tensors(tmp_path / name)[part] for name in ("straight", str(number)))
+            assert all(torch.equal(values, got[name]) for name, values in want.items()), (number, part)
+        assert not list((tmp_path / str(number) / "checkpoints").glob(".step-*"))
+    assert number == 6
+
+
+def test_a_run_is_stopped_by_sigterm_saves_says_so_and_exits_with_1(tmp_path):
+    store = Store.open_or_create(str(tmp_path / "store"))
+    store.register(clip(n) for n in range(20))
+    fill(store, [want("ecapa"), want("face_128")])
+    command = ["train", "--store", "store", "--system", "no-image-guide", "--stage", "unet1", "--preset", "micro",
+               "--missing", "zero", "--batch-size", "4", "--device", "cpu", "--json"]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "voxportrait", *command, "--steps", "1000000"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    metrics = tmp_path / "runs/no-image-guide-unet1/metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate()
+    (outcome,) = json.loads(out.splitlines()[-1])
+    assert process.returncode == 1, err
+    assert outcome["step"] == open_run(metrics.parent).about["step"] > 0
+    assert err.splitlines()[-1] == (
+        f"voxportrait: stopped as asked at step {outcome['step']} of 1000000; run the same command again to go on"
+    )
+
+
+def test_nothing_asks_the_global_random_states_once_training_began(straight, tmp_path):
+    noise = count(77)
+
+    def disturb(done, total):
+        for seed in (torch.manual_seed, np.random.seed, random.seed):
+            seed(next(noise))
+
+    run(tmp_path / "disturbed", progress=disturb, sample_every=2)
+    for part in PARTS:
+        want, got = (tensors(folder)[part] for folder in (straight[0], tmp_path / "disturbed"))
+        assert all(torch.equal(values, got[name]) for name, values in want.items()), part
+
+
+@pytest.mark.parametrize(("unet", "size", "columns"), [(1, 32, 4), (2, 128, 4)])
+def test_grids_of_held_out_clips_are_drawn_and_say_what_they_are(tmp_path, unet, size, columns):
+    """What it is given, drawn at two scales, and the true picture; U-Net 2 is given the true low picture."""
+    run(tmp_path / "run", unet=unet, steps=3, sample_every=2)
+    paths = sorted((tmp_path / "run/samples").glob("*.png"))
+    assert [path.name for path in paths] == ["step-00000002.png", "step-00000003.png"]
+    with Image.open(paths[0]) as picture:
+        assert picture.size == (columns * size, 2 * size)
+        about = json.loads(picture.text["voxportrait"])  # type: ignore[attr-defined]
+        pixels = np.asarray(picture).astype(int)
+    assert about["generated"] is True
+    assert (about["step"], about["unet"], about["cond_scales"]) == (2, unet, [1.0, 3.0])
+    assert about["clip_ids"] == ["test/id00010/video/00001", "test/id00011/video/00001"]
+    given, truth = pixels[:, :size], pixels[:, -size:]
+    assert np.abs(given - truth).mean() < 40
+    assert np.abs(given[:size] - truth[size:]).mean() > 60
+    assert list((tmp_path / "run/samples/tensorboard").iterdir())
+
+
+def test_a_run_without_held_out_clips_draws_none(tmp_path):
+    run(tmp_path / "run", loader=clips_in_memory(held_out=()), steps=1, sample_every=1)
+    assert not (tmp_path / "run/samples").exists()
+
+
+def test_pieces_that_fitted_the_memory_are_kept_when_training_goes_on(tmp_path, monkeypatch):
+    seen, room = [], [2]
+    whole = Stage.loss
+
+    def loss(self, inputs, noise):
+        if len(inputs.matrix) > room[0]:
+            raise torch.OutOfMemoryError("no room")
+        seen.append(len(inputs.matrix))
+        return whole(self, inputs, noise)
+
+    monkeypatch.setattr(Stage, "loss", loss)
+    run(tmp_path / "run", should_stop=lambda: True, validate_every=1)
+    assert open_run(tmp_path / "run").about["micro_batch"] == 2
+    room[0] = 100
+    run(tmp_path / "run", steps=2)
+    assert set(seen) == {2}
 
 
 def test_a_finished_run_says_so_and_does_nothing(straight):

@@ -23,14 +23,14 @@ def in_one_piece():
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
 def test_a_batch_in_pieces_is_learnt_as_in_one(in_one_piece, micro_batch):
     learner, losses = learnt(PlainStage(), micro_batch=micro_batch)
-    assert set(learner.stage.network.seen) == {1: {1}, 3: {3, 2}, 4: {4}}[micro_batch]
+    assert set(learner.stage.limited.seen) == {1: {1}, 3: {3, 2}, 4: {4}}[micro_batch]
     torch.testing.assert_close(losses, in_one_piece[1])
     torch.testing.assert_close(weights(learner), weights(in_one_piece[0]))
 
 
 def test_where_memory_ends_the_pieces_are_halved_until_they_fit_and_nothing_is_lost(in_one_piece):
     learner, losses = learnt(PlainStage(room=3))
-    assert learner.stage.network.seen[:5] == [8, 4, 2, 2, 2]
+    assert learner.stage.limited.seen[:5] == [8, 4, 2, 2, 2]
     assert learner.micro_batch == 2
     torch.testing.assert_close(losses, in_one_piece[1])
     torch.testing.assert_close(weights(learner), weights(in_one_piece[0]))
@@ -39,12 +39,12 @@ def test_where_memory_ends_the_pieces_are_halved_until_they_fit_and_nothing_is_l
 def test_memory_that_ends_in_a_later_piece_takes_back_what_the_first_ones_added(in_one_piece):
     class Shrinking(PlainStage):
         def loss(self, inputs, noise):
-            if len(self.network.seen) == 1:
-                self.network.room = 2
+            if len(self.limited.seen) == 1:
+                self.limited.room = 2
             return super().loss(inputs, noise)
 
     learner, losses = learnt(Shrinking(), micro_batch=4)
-    assert learner.stage.network.seen[:4] == [4, 4, 2, 2]
+    assert learner.stage.limited.seen[:4] == [4, 4, 2, 2]
     torch.testing.assert_close(losses, in_one_piece[1])
     torch.testing.assert_close(weights(learner), weights(in_one_piece[0]))
 
