@@ -9,7 +9,7 @@ Importable without Lance, Arrow and Ray; an export needs none of them.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -56,12 +56,16 @@ class Faces:
         return cls(records, {clip_id: row for clip_id, row in sorted(found) if clip_id})
 
     @property
+    def store(self) -> "Store | None":
+        """The store that the records are read from, if it is one."""
+        return getattr(self.records, "store", None) if hasattr(self.records, "snapshot") else None
+
+    @property
     def where(self) -> str:
         """The store or the file, for a person."""
         if path := getattr(self.records, "path", None):
             return str(path)
-        store = getattr(self.records, "store", None)
-        return store.place.shown if store else "these records"
+        return self.store.place.shown if self.store else "these records"
 
     def read(self, clip_ids: Sequence[str]) -> dict[str, np.ndarray]:
         """`target` (N, 128, 128, 3) and `guide` (N, 8, 8, 3), uint8, and the labels that there are, of clips in the
@@ -96,11 +100,13 @@ class Faces:
 
 def _records(source: "Store | Records", split: str) -> Records:
     if hasattr(source, "rows"):
-        return source
+        return cast(Records, source)
     from featurestore.conditioning import LAYOUTS
     from featurestore.store_records import StoreRecords
 
-    return StoreRecords(source, LAYOUTS["slf"].only(*LABELS), missing="zero", split=split, held_out="train")
+    return StoreRecords(
+        cast("Store", source), LAYOUTS["slf"].only(*LABELS), missing="zero", split=split, held_out="train"
+    )
 
 
 def read_columns(store: "Store", clip_ids: Sequence[str], columns: Sequence[str]) -> "pa.Table":

@@ -78,6 +78,11 @@ def recalls_of(places: np.ndarray, size: int, ks: Iterable[int] = RANKS) -> dict
     return recalls
 
 
+def share_of(right: np.ndarray) -> Share:
+    """The share of (N,) truth values that are true, N at least 1."""
+    return share(int(right.sum()), len(right))
+
+
 def share(hits: int, n: int) -> Share:
     """Hits among n, at least 1, with the interval."""
     return Share(hits, n, hits / n, *wilson_interval(hits, n))
@@ -111,6 +116,18 @@ def ssim(picture: np.ndarray, truth: np.ndarray) -> float:
 def mean_likeness(measure: Callable[[np.ndarray, np.ndarray], float], pictures: np.ndarray, truths: np.ndarray) -> Mean:
     """The mean of `psnr` or `ssim` over pairs of (N, H, W, 3) uint8 pictures, N at least 1."""
     return mean([measure(picture, truth) for picture, truth in zip(pictures, truths, strict=True)])
+
+
+def root_mean_square(errors: Sequence[float] | np.ndarray) -> Mean:
+    """The root of the mean square of at least one error, in its unit, with the bootstrap interval of `mean`."""
+    squares = mean(np.asarray(errors, np.float64) ** 2)
+    return Mean(squares.n, *(float(np.sqrt(value)) for value in (squares.value, squares.low, squares.high)))
+
+
+def decade(age: float) -> str:
+    """The paper's age group of an age in years: "20-29" for 20 <= age < 30; "100-109" holds all above."""
+    first = min(max(int(age // 10), 0), 10) * 10
+    return f"{first}-{first + 9}"
 
 
 def mean(values: Sequence[float] | np.ndarray, seed: int = 0, resamples: int = 2000) -> Mean:

