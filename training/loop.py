@@ -186,13 +186,17 @@ def validation_loss(stage: Stage, feed: Feed, seed: int, micro_batch: int | None
 
 
 class _Book:
-    """All that is written of a run while it is trained, by one worker alone. step: behind which it goes on."""
+    """All that is written of a run while it is trained, by one worker alone. step: behind which it goes on.
+
+    The averaged network is never compiled: its batches have too many shapes for a graph of each.
+    """
 
     def __init__(
         self, run: Path, about: dict[str, Any], stage: Stage, learner: Learner, feed: Feed, seed: int, step: int
     ):
         self.run, self.about, self.learner, self.feed, self.seed = run, about, learner, feed, seed
         self.averaged = stage.with_network(learner.average)
+        self.averaged.compiled = False
         self.metrics = Metrics(run, step)
 
     def report(self, step: int, values: dict[str, float]) -> None:
