@@ -1,16 +1,20 @@
 """Which code this is."""
 
 import subprocess
+import tomllib
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
 @cache
 def code_version() -> str:
-    """The installed version, with the commit where the code runs from a checkout."""
-    release = version("voxportrait")
+    """The installed version, that of a tree which is not installed, with the commit where it is a checkout."""
     root = Path(__file__).resolve().parent.parent
+    try:
+        release = version("voxportrait")
+    except PackageNotFoundError:
+        release = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     if not (root / ".git").exists():
         return release
     describe = ["git", "-C", str(root), "describe", "--always", "--dirty"]

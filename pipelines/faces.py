@@ -15,7 +15,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,10 +23,12 @@ from PIL import Image
 from featurestore.clip import Clip
 from featurestore.makers import Maker
 from pipelines import weights
-from pipelines.decoding import Media, picture_decoder
 from pipelines.detectors import DETECTORS, Box, Detector, resolve_detector
 from pipelines.recipe import Recipe
 from pipelines.reject import Reject
+
+if TYPE_CHECKING:
+    from pipelines.decoding import Media
 
 GROW_HEIGHT, GROW_WIDTH = 0.4, 0.5
 CANVAS, WHOLE, ZOOM = 128, (0, 0, 128, 128), (14, 0, 114, 100)
@@ -91,7 +93,7 @@ class FaceFinder:
     def load(self, device: str) -> None:
         self.detector.load(device)
 
-    def find(self, clip: Clip, media: Media) -> Face:
+    def find(self, clip: Clip, media: "Media") -> Face:
         """The speaker's face in the clip's frame, or in the first of a few others that shows one.
 
         The frame is number 10 for the test split, else a pseudo-random one fixed by the clip's id. Of several faces it
@@ -118,6 +120,8 @@ class FaceFinder:
 
 def face_maker(recipe: Recipe) -> dict[str, Any]:
     """What of the recipe decides which face is found, and in which frame: for makers' parameters."""
+    from pipelines.decoding import picture_decoder
+
     detector = DETECTORS[resolve_detector(recipe.detector)]()
     return detector.maker() | {"face": recipe.face, "frame": FRAMES, "decoder": picture_decoder()}
 

@@ -1,13 +1,19 @@
-"""A clip on its way through the extractors: opened once, decoded once, its face found once."""
+"""A clip on its way through the extractors: opened once, decoded once, its face found once.
+
+Importable without PyAV: faces are judged where no media are read.
+"""
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featurestore.clip import Clip
-from pipelines.decoding import Media, open_media
 from pipelines.faces import Face
+
+if TYPE_CHECKING:
+    from pipelines.decoding import Media
 
 
 class Sample:
@@ -17,12 +23,14 @@ class Sample:
     frame and the face found in it.
     """
 
-    def __init__(self, clip: Clip, find_face: Callable[[Clip, Media], Face]):
+    def __init__(self, clip: Clip, find_face: Callable[[Clip, "Media"], Face]):
         self.clip = clip
         self._find_face = find_face
 
     @cached_property
-    def media(self) -> Media:
+    def media(self) -> "Media":
+        from pipelines.decoding import open_media
+
         return open_media(self.clip.path, self.clip.sound_path)
 
     @cached_property
