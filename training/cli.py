@@ -209,7 +209,9 @@ def train_one(
             loader = source.loader(layout, training.batch_size, seed, told=say)
             return loop.train(training.run, loader, **common, **told)
         open_loader = partial(source.absolute().loader, layout, training.batch_size, seed)
-        return cluster.train(training.run, open_loader, workers.number, address=workers.address, **common, **told)
+        return cluster.train(
+            training.run, open_loader, workers.number, address=workers.address, told=say, **common, **told
+        )
 
 
 def describe(outcome: dict[str, Any]) -> str:

@@ -20,12 +20,16 @@ from featurestore.conditioning import LAYOUTS
 from featurestore.conditioning import system as system_named
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.loader import Loader
+from featurestore.ray_cluster import start_ray
 from training import loop
 from training.presets import stage_preset
 from training.ranks import Ranks
 
 RESTARTS = 5
 """How often all workers begin again because one was lost; a node that is taken away in good order does not count."""
+
+PATIENCE = 300
+"""Seconds that workers may take to begin, on a cluster that has to grow or a machine that is busy."""
 
 OpenLoader = Callable[[int, int], Loader]
 """(rank, ranks) -> the loader of that worker. It travels to the workers."""
@@ -39,15 +43,16 @@ def train(
     address: str | None = None,
     device: str | None = None,
     restarts: int = RESTARTS,
+    told: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """`loop.train` on workers of a Ray cluster, or of this machine where there is no address; returns the same.
 
-    device: `cuda` where each worker can have one, else `cpu`. restarts: after the loss of a worker. options: of
-    `loop.train`. What is wrong with the data or the run's folder is said before Ray is asked for workers; when
-    `should_stop` says so, all workers save and end.
+    device: `cuda` where each worker can have one, else `cpu`. restarts: after the loss of a worker. told: called with a
+    line where workers have to be waited for. options: of `loop.train`. What is wrong with the data or the
+    run's folder is said before Ray is asked for workers; when `should_stop` says so, all workers save and end.
     Raises UsageError where Ray is not installed, VoxportraitError where workers are lost too often or cannot be had.
     """
     run = Path(run).absolute()
@@ -55,14 +60,15 @@ def train(
     if outcome:
         return outcome
     ray = _ray()
-    from featurestore.ray_cluster import start_ray
-
     local = address is None and not os.environ.get("RAY_ADDRESS")
     cores = max(1, (os.cpu_count() or 1) // workers)
     if not ray.is_initialized():
         start_ray(address, num_cpus=workers * cores)
-    has_gpus = ray.cluster_resources().get("GPU", 0) >= workers
-    on_gpu = device.startswith("cuda") if device else has_gpus
+    has = ray.cluster_resources()
+    on_gpu = device.startswith("cuda") if device else has.get("GPU", 0) >= workers
+    kind = "GPU" if on_gpu else "CPU"
+    if has.get(kind, 0) < workers:
+        told(f"{workers} workers need {workers} {kind}s, the Ray cluster has {has.get(kind, 0):.0f}: waiting for more")
     desk = ray.remote(num_cpus=0)(Desk).remote()
     trainer = _trainer(
         {"run": run, "open_loader": open_loader, "options": options, "desk": desk},
@@ -73,6 +79,8 @@ def train(
     fit = _Fit(trainer.fit)
     try:
         news = _watch(fit, desk, progress, should_stop)
+    except ray.exceptions.RayError as error:
+        raise VoxportraitError(f"{run}: the Ray cluster was lost: {_first_line(error)}. {_ADVICE}") from None
     finally:
         shutil.rmtree(run / "ray", ignore_errors=True)
     if news.refused:
@@ -233,9 +241,11 @@ def _watch(fit: _Fit, desk: Any, progress: Any, should_stop: Any) -> News:
 
 
 def _trainer(config: dict[str, Any], folder: Path, scaling: dict[str, Any], restarts: int) -> Any:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig
 
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PATIENCE))
     return TorchTrainer(
         work,
         train_loop_config=config,
@@ -244,7 +254,7 @@ def _trainer(config: dict[str, Any], folder: Path, scaling: dict[str, Any], rest
         run_config=RunConfig(
             name=folder.parent.name,
             storage_path=str(folder),
-            failure_config=FailureConfig(max_failures=restarts),
+            failure_config=FailureConfig(max_failures=restarts, controller_failure_limit=restarts),
         ),
     )
 
