@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
-from featurestore.clip import speaker_of
+from evaluation.faces import speaker_of
 from featurestore.conditioning import SYSTEMS, given
 from featurestore.errors import UsageError, VoxportraitError, choose
 from featurestore.loader import Loader
@@ -41,8 +42,9 @@ METADATA = "voxportrait"
 class Drawing:
     """A drawn portrait. picture: 128 px PNG; coarse: the 32 px PNG it was enlarged from; about: what made it.
 
-    about: generated, clip_id, system, cond_scale, seed, sampler, input (sha256), checkpoints, untrained, absent, code,
-    and `given`, the attributes that were given instead of the stored ones.
+    about: generated, clip_id, system, cond_scale, seed, sampler and its steps, input (sha256 of what the model was
+    given), checkpoints, untrained, absent, code; `given`: the attributes that were given instead of the stored ones;
+    of a recording `recording` and `image_guide`: sha256 of the files.
     """
 
     picture: Path
@@ -123,7 +125,7 @@ def draw(
     rows = np.array(list(chosen.values()), np.uint64)
     drawings: dict[float, list[Drawing]] = {float(scale): [] for scale in scales}
     folders = {scale: Path(out) / common["system"] / f"scale-{scale:g}" for scale in drawings}
-    _note(records, folders.values(), chosen)
+    note(records, _files(folders.values(), chosen))
     total, done = len(rows) * len(drawings), 0
     for batch in Loader(records, batch_size, remainder="keep").in_order(rows):
         inputs = given(_inputs(portraitist, batch, common["absent"]), attributes)
@@ -164,6 +166,13 @@ def by_system_and_scale(drawings: Iterable[Drawing]) -> dict[tuple[str, float], 
     return groups
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What made a picture, as it says itself; a UsageError where it is no picture of this program."""
+    if (about := _metadata(path)) is None:
+        raise UsageError(f"{path} does not say how it was made: it is no whole PNG of voxportrait sample")
+    return about
+
+
 def read_picture(path: Path) -> np.ndarray:
     """A picture as (H, W, 3) uint8; a VoxportraitError if it is gone or broken."""
     try:
@@ -173,14 +182,28 @@ def read_picture(path: Path) -> np.ndarray:
         raise VoxportraitError(f"{path} cannot be read ({error}): draw the portraits again") from None
 
 
+def note(records: Records, files: Mapping[Path, Sequence[int]]) -> None:
+    """Enter in the store of the records, if they have one, which files are of whose rows."""
+    if (store := getattr(records, "store", None)) is not None:
+        from featurestore import artifacts
+
+        artifacts.note(store, "picture", files)
+
+
 def made_otherwise(portraitist: "Portraitist", makers: Mapping[str, Iterable[str]]) -> list[str]:
     """The constituents of which some makers (by digest) are none of those that the checkpoints were trained on."""
     known = [about["data"].get("makers", {}) for about in portraitist.about]
     return [key for key, by in makers.items() if any(one.get(key) and not set(by) <= set(one[key]) for one in known)]
 
 
+_TOLD = ("run", "unet", "preset", "step", "layout_fingerprint", "code")
+"""What pictures say of a checkpoint, beside its weights."""
+
+
 def _describe(portraitist: "Portraitist", records: Records, sampler: str | None, steps: int | None) -> dict[str, Any]:
     """What all pictures of a call have in common. Raises where the inputs have other makers than in training."""
+    from training.sampling import plan
+
     trained_on, here = portraitist.about[0]["data"], records.describe()
     absent = sorted({*trained_on.get("absent", ()), *here.get("absent", ())})
     makers = {key: digests for key, digests in here.get("makers", {}).items() if key not in absent}
@@ -190,18 +213,15 @@ def _describe(portraitist: "Portraitist", records: Records, sampler: str | None,
         raise VoxportraitError(
             f"{', '.join(others)} in {where} was made otherwise than what this model was trained on: train it again"
         )
-    stages = portraitist.stages
+    samplers, numbers = zip(*(plan(stage.preset, sampler, steps) for stage in portraitist.stages), strict=True)
     return {
         "generated": True,
         "system": portraitist.about[0]["system"],
-        "sampler": [sampler or stage.preset.sampler for stage in stages],
-        "sampler_steps": [steps or stage.preset.sampler_steps for stage in stages],
+        "sampler": list(samplers),
+        "sampler_steps": list(numbers),
         "checkpoints": [
-            {
-                **{name: about[name] for name in ("unet", "preset", "step", "layout_fingerprint", "code")},
-                "weights": _weights_digest(stage.network.state_dict()),
-            }
-            for about, stage in zip(portraitist.about, stages, strict=True)
+            {**{name: about[name] for name in _TOLD if name in about}, "weights": weights}
+            for about, weights in zip(portraitist.about, portraitist.weights, strict=True)
         ],
         "untrained": sorted({*trained_on.get("untrained", ()), *here.get("untrained", ())}),
         "absent": absent,
@@ -251,13 +271,6 @@ def _draw_lacking(
         _save(wanted[i].picture, picture, wanted[i].about)
 
 
-def _weights_digest(tensors: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _first_of_each_speaker(records: Records) -> dict[str, int]:
     """The first clip of each speaker, by clip id, and its row; sorted by clip id."""
     first: dict[str, tuple[str, int]] = {}
@@ -270,21 +283,14 @@ def _rows_of(records: Records, clips: Sequence[str]) -> dict[str, int]:
     """The rows of clips; a UsageError where one is not there."""
     rows = dict(_rows_by_id(records))
     if gone := [clip_id for clip_id in clips if clip_id not in rows]:
-        raise UsageError(f"clip {gone[0]} is not there, or lacks what the model takes")
+        split = getattr(records, "split", "these")
+        raise UsageError(f"clip {gone[0]} is not among the {split} clips that have what the model takes: see --split")
     return {clip_id: rows[clip_id] for clip_id in sorted(clips)}
 
 
 def _rows_by_id(records: Records) -> Iterable[tuple[str, int]]:
     pairs = zip(records.clip_ids(records.rows), records.rows.tolist(), strict=True)
     return ((clip_id, row) for clip_id, row in pairs if clip_id)
-
-
-def _note(records: Records, folders: Iterable[Path], rows: Mapping[str, int]) -> None:
-    """Enter in the store of the records, if they have one, which files will be of whom."""
-    if (store := getattr(records, "store", None)) is not None:
-        from featurestore import artifacts
-
-        artifacts.note(store, "picture", _files(folders, rows))
 
 
 def _files(folders: Iterable[Path], rows: Mapping[str, int]) -> dict[Path, list[int]]:
@@ -314,17 +320,21 @@ def _metadata(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _save(path: Path, picture: np.ndarray, about: Mapping[str, Any]) -> None:
-    from PIL.PngImagePlugin import PngInfo
-
+def save(path: Path, picture: Image.Image, about: Mapping[str, Any], description: str) -> None:
+    """Write a PNG whole or not at all, with what made it and, for whoever opens it, a sentence about it."""
     entries = PngInfo()
     entries.add_text("Software", f"voxportrait {about['code']}")
-    entries.add_text("Description", f"Generated by a {about['system']} model. Not a photograph of anybody.")
+    entries.add_text("Description", description)
     entries.add_text(METADATA, json.dumps(about))
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
-    Image.fromarray(picture).save(unfinished, "PNG", pnginfo=entries)
+    picture.save(unfinished, "PNG", pnginfo=entries)
     unfinished.rename(path)
+
+
+def _save(path: Path, picture: np.ndarray, about: Mapping[str, Any]) -> None:
+    description = f"Generated by a {about['system']} model. Not a photograph of anybody."
+    save(path, Image.fromarray(picture), about, description)
 
 
 def _write_index(drawings: Iterable[Drawing]) -> None:

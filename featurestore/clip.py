@@ -52,8 +52,3 @@ class Clip:
     @property
     def video_id(self) -> str:
         return self.clip_id.split("/")[2]
-
-
-def speaker_of(clip_id: str) -> str:
-    """`<dataset>/<speaker>` of a clip's id: speakers of two datasets are never one."""
-    return "/".join(clip_id.split("/")[:2])

@@ -4,9 +4,12 @@ portraitist = Portraitist.load("runs/sr-1", "runs/sr-2")
 portraits = portraitist.draw(compact, seeds, cond_scale=3.0, guide=guide)
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,12 +19,12 @@ from featurestore.assembly import Assembler
 from featurestore.conditioning import Layout
 from featurestore.conditioning import system as system_named
 from featurestore.draws import sample_seed
-from featurestore.errors import UsageError, choose
+from featurestore.errors import UsageError, VoxportraitError, choose
 from training import diffusion
 from training.checkpoint import Checkpoint, open_run
-from training.presets import Cascade, cascade_of
+from training.presets import Cascade, StagePreset, cascade_of
 from training.run import load_settings
-from training.samplers import SAMPLERS, Denoise
+from training.samplers import SAMPLERS, STEPS, Denoise
 from training.stage import Stage, enlarge, to_signed
 
 
@@ -67,7 +70,13 @@ class Portraitist:
         one.layout.require(two.layout, f"checkpoint {two.folder}")
         cascade = cascade_of(system_named(one.about["system"]))
         stages = load_stage(one, cascade, where), load_stage(two, cascade, where)
-        return cls(stages, one.layout, cascade, (one.about, two.about))
+        named = {**one.about, "run": Path(first).name}, {**two.about, "run": Path(second).name}
+        return cls(stages, one.layout, cascade, named)
+
+    @cached_property
+    def weights(self) -> tuple[str, ...]:
+        """sha256 over the names and numbers of each stage's weights."""
+        return tuple(_digest(stage.network.state_dict()) for stage in self.stages)
 
     @torch.inference_mode()
     def draw(
@@ -85,23 +94,29 @@ class Portraitist:
 
         compact: constituents of N clips as in `featurestore.records.Batch`. seeds: N numbers >= 0; a portrait is
         decided by its own seed and inputs, not by its batch. guide: (N, 8, 8, 3) uint8, for super-resolution alone.
-        sampler, steps: instead of the presets'. batch_size: the fixed shape the U-Nets work in; the last batch is
-        padded. progress: called with (done, N).
+        sampler, steps: see `plan`. batch_size: how many at once. The U-Nets work in a fixed shape, that number or the
+        next power of two, padded: in other shapes a portrait's last bits depend on its place. progress: called with
+        (done, N). Raises VoxportraitError where the device has no room for a batch.
         """
         if self.cascade.sizes[0] and guide is None:
             raise UsageError("super-resolution needs an image guide for each clip")
         pictures, coarse = [], []
         for first in range(0, len(seeds), batch_size):
             chosen = range(first, min(first + batch_size, len(seeds)))
-            padded = [chosen[i % len(chosen)] for i in range(batch_size)]
-            drawn = self._draw_batch(
-                {key: values[padded] for key, values in compact.items()},
-                [seeds[i] for i in padded],
-                cond_scale,
-                guide[padded] if self.cascade.sizes[0] and guide is not None else None,
-                sampler,
-                steps,
-            )
+            padded = [chosen[i % len(chosen)] for i in range(1 << (batch_size - 1).bit_length())]
+            try:
+                drawn = self._draw_batch(
+                    {key: values[padded] for key, values in compact.items()},
+                    [seeds[i] for i in padded],
+                    cond_scale,
+                    guide[padded] if self.cascade.sizes[0] and guide is not None else None,
+                    sampler,
+                    steps,
+                )
+            except torch.OutOfMemoryError:
+                raise VoxportraitError(
+                    f"{self.device} has no room for {len(padded)} portraits at once: take a smaller batch size"
+                ) from None
             coarse.append(_to_uint8(drawn[0][: len(chosen)]))
             pictures.append(_to_uint8(drawn[1][: len(chosen)]))
             if progress:
@@ -131,18 +146,30 @@ def draw_stage(
 ) -> Tensor:
     """Pictures (B, 3, S, S) in -1..1 of one stage. low: the low-resolution picture in -1..1, at any smaller size."""
     preset, size = stage.preset, stage.size
+    sampler, steps = plan(preset, sampler, steps)
     generators = [torch.Generator().manual_seed(sample_seed(seed, 0, stage.number, "portrait")) for seed in seeds]
 
     def draw() -> Tensor:
-        return torch.stack([torch.randn(3, size, size, generator=g) for g in generators]).to(stage.device)
+        noise = torch.stack([torch.randn(3, size, size, generator=g) for g in generators])
+        return noise.pin_memory().to(stage.device, non_blocking=True) if stage.device.type == "cuda" else noise
 
     low_log_snr = None
     if low is not None:
         low_log_snr = diffusion.linear_log_snr(torch.full((len(seeds),), preset.guide_noise, device=stage.device))
         low = diffusion.add_noise(enlarge(low, size, preset.enlarge), low_log_snr, draw())
     denoise = guided(stage, matrix, cond_scale, low, low_log_snr)
-    run = SAMPLERS[choose("sampler", sampler or preset.sampler, SAMPLERS)]
-    return run(denoise, draw, stage.schedule, steps or preset.sampler_steps).clamp(-1, 1)
+    return SAMPLERS[sampler](denoise, draw, stage.schedule, steps).clamp(-1, 1)
+
+
+def plan(preset: StagePreset, sampler: str | None = None, steps: int | None = None) -> tuple[str, int]:
+    """The sampler and the number of its steps: the preset's, or what is asked for instead; where a sampler alone is
+    asked for, its own number (`samplers.STEPS`). A UsageError lists the known samplers."""
+    chosen = choose("sampler", sampler or preset.sampler, SAMPLERS)
+    return chosen, steps or (preset.sampler_steps if chosen == preset.sampler else STEPS[chosen])
+
+
+_DROPPED: dict[float, tuple[bool, ...]] = {0.0: (True,), 1.0: (False,)}
+"""Whether the condition is dropped, in each prediction that a scale takes; others take both, in one batch."""
 
 
 def guided(
@@ -150,27 +177,34 @@ def guided(
 ) -> Denoise:
     """The clean picture a stage sees, by classifier-free guidance (arXiv 2207.12598) and dynamic thresholding.
 
-    prediction = null + (condition - null) x cond_scale, both in one batch; at scale 0 it is the unconditional model's.
+    prediction = null + (condition - null) x cond_scale, both in one batch; at scale 0 it is the null prediction itself,
+    the unconditional model's, and at scale 1 the condition's.
     low, low_log_snr: the noised low-resolution picture (B, 3, S, S) and how much it was noised.
     """
-    twice = matrix.repeat(2, 1, 1)
-    drop = torch.arange(2, device=stage.device).repeat_interleave(len(matrix)).bool()
+    dropped = _DROPPED.get(cond_scale, (False, True))
+    matrix = matrix.repeat(len(dropped), 1, 1)
+    drop = torch.tensor(dropped, device=stage.device).repeat_interleave(len(matrix) // len(dropped))
     if low is not None and low_log_snr is not None:
-        low, low_log_snr = low.repeat(2, 1, 1, 1), low_log_snr.repeat(2)
+        low, low_log_snr = low.repeat(len(dropped), 1, 1, 1), low_log_snr.repeat(len(dropped))
 
     def denoise(noisy: Tensor, log_snr: Tensor) -> Tensor:
-        log_snr = log_snr.to(stage.device)
-        both = stage.predict(noisy.repeat(2, 1, 1, 1), log_snr.repeat(2), twice, drop, low, low_log_snr)
-        condition, null = both.chunk(2)
-        prediction = null + (condition - null) * cond_scale
+        stacked = noisy.repeat(len(dropped), 1, 1, 1), log_snr.repeat(len(dropped))
+        prediction, *null = stage.predict(*stacked, matrix, drop, low, low_log_snr).chunk(len(dropped))
+        if null:
+            prediction = null[0] + (prediction - null[0]) * cond_scale
         return threshold(diffusion.predicted_clean(stage.preset.objective, prediction, noisy, log_snr))
 
     return denoise
 
 
+_QUANTILES = 256
+"""Pictures of 128 px of which torch takes quantiles at once."""
+
+
 def threshold(pictures: Tensor, percentile: float = 0.95) -> Tensor:
     """Dynamic thresholding (Imagen, arXiv 2205.11487, Section 2.3): values beyond the percentile are scaled back."""
-    limit = torch.quantile(pictures.abs().flatten(1), percentile, dim=1).clamp(min=1)[:, None, None, None]
+    parts = pictures.abs().flatten(1).split(_QUANTILES)
+    limit = torch.cat([torch.quantile(part, percentile, dim=1) for part in parts]).clamp(min=1)[:, None, None, None]
     return pictures.clamp(-limit, limit) / limit
 
 
@@ -180,6 +214,13 @@ def load_stage(checkpoint: Checkpoint, cascade: Cascade, device: torch.device) -
     stage.network.load_state_dict(checkpoint.tensors("average", device))
     stage.network.requires_grad_(False)
     return stage
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _to_uint8(pictures: Tensor) -> np.ndarray:

@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
 from featurestore.conditioning import LAYOUTS, given
+from featurestore.draws import sample_seed
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.slips import with_slips
 from tests.training.clips import clips_in_memory
+from training import diffusion
 from training.loop import train
-from training.sampling import Portraitist
+from training.samplers import SAMPLERS
+from training.sampling import Portraitist, draw_stage, plan, threshold
+from training.stage import enlarge
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +49,53 @@ def test_portraits_have_their_shapes_and_their_seeds(painter, clips):
     assert (made.pictures[2] != again.pictures[2]).any()
 
 
-def test_a_portrait_does_not_depend_on_its_batch(painter, clips):
+@pytest.mark.parametrize("cond_scale", [0.0, 1.0, 3.0])
+def test_a_portrait_does_not_depend_on_its_batch_to_the_bit(painter, clips, cond_scale):
     compact, guide = clips
-    together = painter.draw(compact, [1, 2, 3], 3.0, guide, batch_size=2).pictures
-    for i in (2, 1):
-        alone = painter.draw({k: v[[i]] for k, v in compact.items()}, [i + 1], 3.0, guide[[i]], batch_size=2).pictures
-        assert np.abs(alone[0].astype(int) - together[i]).max() <= 1
+
+    def draw(chosen, batch_size):
+        inputs = {key: values[chosen] for key, values in compact.items()}
+        seeds = [i + 1 for i in chosen]
+        return painter.draw(inputs, seeds, cond_scale, guide[chosen], steps=2, batch_size=batch_size)
+
+    together, turned = draw([0, 1, 2], 4), draw([2, 1, 0], 3)
+    for i in range(3):
+        alone = draw([i], 4)
+        for one, many, other in zip(*(vars(made).values() for made in (alone, together, turned)), strict=True):
+            np.testing.assert_array_equal(one[0], many[i])
+            np.testing.assert_array_equal(one[0], other[2 - i])
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_scale_0_is_the_unconditional_model_to_the_bit(painter, clips, sampler):
+    """Drawn anew here without guidance: the U-Net on the null condition alone."""
+    matrix = torch.rand(2, 256, 768)
+    for stage, side in zip(painter.stages, (8, 32), strict=True):
+        low = torch.rand(2, 3, side, side) * 2 - 1
+        with torch.inference_mode():
+            guided = draw_stage(stage, matrix, [4, 5], 0.0, low, sampler, 3)
+            generators = [
+                torch.Generator().manual_seed(sample_seed(seed, 0, stage.number, "portrait")) for seed in (4, 5)
+            ]
+            draw = lambda g=generators, s=stage.size: torch.stack([torch.randn(3, s, s, generator=one) for one in g])
+            log_snr = diffusion.linear_log_snr(torch.full((2,), stage.preset.guide_noise))
+            noised = diffusion.add_noise(enlarge(low, stage.size, stage.preset.enlarge), log_snr, draw())
+
+            def unconditional(noisy, here, stage=stage, noised=noised, log_snr=log_snr):
+                told = stage.predict(noisy, here, torch.zeros_like(matrix), torch.ones(2).bool(), noised, log_snr)
+                return threshold(diffusion.predicted_clean(stage.preset.objective, told, noisy, here))
+
+            expected = SAMPLERS[sampler](unconditional, draw, stage.schedule, 3).clamp(-1, 1)
+        assert torch.equal(guided, expected)
+        assert guided.std() > 0
+
+
+def test_the_ancestral_sampler_takes_the_librarys_thousand_steps_where_nobody_says(painter):
+    preset = painter.stages[0].preset
+    assert plan(preset) == ("dpm-solver++", preset.sampler_steps)
+    assert plan(preset, "ancestral") == ("ancestral", 1000)
+    assert plan(preset, "ancestral", 7) == ("ancestral", 7)
+    assert plan(preset, steps=7) == ("dpm-solver++", 7)
 
 
 def test_scale_0_ignores_the_condition_and_others_do_not(runs, clips):
