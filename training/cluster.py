@@ -4,7 +4,7 @@
 
 Every worker is a process with a device of its own, opens the data for itself and takes its part of each global batch.
 Where one is lost, all begin again from the last checkpoint. The run's folder must be on a path that all machines see.
-Importable where there is no Ray.
+Importable where there is no Ray, and without torch: the actors that only pass on words begin sooner.
 """
 
 import os
@@ -21,9 +21,7 @@ from featurestore.conditioning import system as system_named
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.loader import Loader
 from featurestore.ray_cluster import start_ray
-from training import loop
 from training.presets import stage_preset
-from training.ranks import Ranks
 
 RESTARTS = 5
 """How often all workers begin again because one was lost; a node that is taken away in good order does not count."""
@@ -96,6 +94,8 @@ _ADVICE = "What was saved is kept; run the same command again to go on."
 
 def _finished_already(run: Path, loader: Loader, options: dict[str, Any]) -> dict[str, Any] | None:
     """Check what one worker can check; the outcome of a run that has nothing left to do."""
+    from training import loop
+
     system, unet = options.get("system", "full-input"), options.get("unet", 1)
     preset, layout = options.get("preset", "tiny"), options.get("layout", LAYOUTS["slf"])
     steps = options.get("steps") or stage_preset(preset, unet).steps
@@ -152,6 +152,9 @@ def work(config: dict[str, Any]) -> None:
     """What each worker does, from the beginning or the last checkpoint to the end."""
     import ray
     import ray.train.torch
+
+    from training import loop
+    from training.ranks import Ranks
 
     context, desk = ray.train.get_context(), config["desk"]
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
