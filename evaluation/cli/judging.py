@@ -1,7 +1,7 @@
 """`voxportrait evaluate`."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,8 +83,8 @@ def _show(result: Mapping[str, Any]) -> None:
     rows = (*result["systems"], *result["references"])
     for gallery, about in result["galleries"].items():
         for key, judge in result["recognisers"].items():
-            untrained = ", UNTRAINED weights: without meaning" if judge["untrained"] else ""
-            title = f"Found again among {about['speakers']} ({gallery}), by {key}{untrained}; % and 95 % interval"
+            untrained = " (UNTRAINED: no meaning)" if judge["untrained"] else ""
+            title = f"Found among {about['speakers']} ({gallery}), % and 95 %, by {key}{untrained}"
             ranks = [str(k) for k in result["ranks"] if k < about["speakers"]]
             found = [(row, row["recall"][gallery][key]) for row in rows if gallery in row["recall"]]
             table = [[*_name(row), row["n"], *(_percent(recall.get(k)) for k in ranks)] for row, recall in found]
@@ -95,8 +95,11 @@ def _show(result: Mapping[str, Any]) -> None:
     _show_significance(result["significance"])
     if inputs := sorted({key for row in result["systems"] for key in row["untrained"]}):
         say(f"untrained weights made these inputs of the portraits: {', '.join(inputs)}")
-    for key, reason in result.get("attributes", {}).get("absent", {}).items():
-        say(f"{key} was not judged: {reason}")
+    if absent := result.get("attributes", {}).get("absent"):
+        names = ", ".join(absent)
+        say(
+            f"{names}: not judged, the weights are not here. Bring them by: voxportrait models fetch {' '.join(absent)}"
+        )
 
 
 def _show_likeness(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -132,45 +135,44 @@ def _show_likeness(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
 
 
 def _show_groups(result: Mapping[str, Any]) -> None:
-    """R@1 by group, in the first gallery by the first trained recogniser, of systems drawn of several groups."""
-    gallery = next(iter(result["galleries"]), None)
+    """Recall by group of each system at its best scale, in the first gallery by the first trained recogniser."""
+    gallery = next(iter(result["galleries"]))
     key = next((key for key, judge in result["recognisers"].items() if not judge["untrained"]), None)
-    if gallery is None or key is None:
+    ranks = [str(k) for k in result["ranks"] if k < result["galleries"][gallery]["speakers"]]
+    if key is None or not ranks:
         return
-    table = []
+    best: dict[str, Mapping[str, Any]] = {}
     for row in result["systems"]:
-        for grouping, groups in row["groups"].items():
-            if len(groups) > 1:
-                cells = (
-                    f"{name} {_percent(group['recall'].get(gallery, {}).get(key, {}).get('1'))} of {group['n']}"
-                    for name, group in groups.items()
-                )
-                table.append([*_name(row), grouping.replace("_", " "), "; ".join(cells)])
+        before = best.get(row["name"])
+        if before is None or _hits(row, gallery, key, ranks) > _hits(before, gallery, key, ranks):
+            best[row["name"]] = row
+    table = []
+    for row in best.values():
+        for groups in row["groups"].values():
+            for name, group in groups.items() if len(groups) > 1 else ():
+                recall = group["recall"][gallery][key]
+                table.append([*_name(row), name, group["n"], *(_percent(recall.get(k)) for k in ranks)])
     if table:
-        print_table(["", "scale", "by", "R@1 %"], table, f"By group ({gallery}, {key})")
+        title = f"By group, each system at its best scale ({gallery}, {key}); % and 95 % interval"
+        print_table(["", "scale", "group", "n", *(f"R@{k}" for k in ranks)], table, title)
+
+
+def _hits(row: Mapping[str, Any], gallery: str, key: str, ranks: Sequence[str]) -> list[int]:
+    recall = row["recall"][gallery][key]
+    return [recall[k]["hits"] for k in ranks if k in recall]
 
 
 def _show_significance(significance: Sequence[Mapping[str, Any]]) -> None:
     table = []
     for one in significance:
-        for scale, found in _by_scale(one):
-            low, high = found["low"], found["high"]
-            value = "-" if found["value"] is None else f"{found['value']:.0f}"
-            interval = "-" if low is None else f"{low:.0f} to {high:.0f}"
-            table.append(
-                [one["about"], one["gallery"], one["recogniser"], scale, value, interval, found["band"] or "-"]
-            )
+        best = one["at_best"]
+        scales = f"{best['scale_all']:g}, {best['scale_without']:g}"
+        value = "-" if best["value"] is None else f"{best['value']:.0f} {best['band']}"
+        interval = "-" if best["low"] is None else f"{best['low']:.0f} to {best['high']:.0f}"
+        table.append([one["about"], one["gallery"], one["recogniser"], scales, value, interval])
     if table:
-        print_table(
-            ["input", "gallery", "by", "scales", "S %", "95 %", ""], table, "What an input brings (Equations 3 and 4)"
-        )
-
-
-def _by_scale(one: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for found in one["at_equal_scales"]:
-        yield f"{found['scale']:g}", found
-    best = one["at_best"]
-    yield f"best: {best['scale_all']:g}, {best['scale_without']:g}", best
+        title = "What an input brings: significance, each system at its best scale (at equal ones: --json)"
+        print_table(["input", "gallery", "by", "scales", "S, %", "95 %"], table, title)
 
 
 def _name(row: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from evaluation.metrics import mean, mean_likeness, psnr, ranks, recalls_of, ssim, wilson_interval
+from evaluation.metrics import (
+    decade,
+    mean,
+    mean_likeness,
+    psnr,
+    ranks,
+    recalls_of,
+    root_mean_square,
+    ssim,
+    wilson_interval,
+)
 
 LINE = np.arange(12, dtype=np.float32)[:, None]
 
@@ -92,3 +102,14 @@ def test_mean_likeness_pairs_pictures():
     black = np.zeros((2, 8, 8, 3), np.uint8)
     other = np.stack([black[0] + 1, black[0] + 255])
     assert mean_likeness(psnr, other, black).value == pytest.approx(20 * np.log10(255) / 2)
+
+
+def test_root_mean_square_is_in_the_errors_unit():
+    found = root_mean_square([3.0, -4.0] * 50)
+    assert found.value == pytest.approx(np.sqrt(12.5))
+    assert 3 < found.low < found.value < found.high < 4
+
+
+@pytest.mark.parametrize(("age", "name"), [(0, "0-9"), (29.9, "20-29"), (30, "30-39"), (105, "100-109"), (-1, "0-9")])
+def test_age_groups_are_decades(age, name):
+    assert decade(age) == name

@@ -1,0 +1,75 @@
+"""`voxportrait evaluate` on a store and on an export, by a recogniser that is small and was never trained."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from featurestore.conditioning import LAYOUTS
+from featurestore.exporting import export
+from pipelines import weights
+from tests.evaluation.test_evaluate import true_drawings
+from voxportrait import app
+
+
+@pytest.fixture(scope="module")
+def drawn_truly(store, tmp_path_factory):
+    """A folder of portraits that are the true faces, as `read_drawings` finds them."""
+    folder = tmp_path_factory.mktemp("true") / "full-input" / "scale-1"
+    folder.mkdir(parents=True)
+    listed = [
+        {"picture": one.picture.name, "coarse": one.coarse.name, "about": {**one.about, "untrained": ["pyannote"]}}
+        for one in true_drawings(store, folder)
+    ]
+    (folder / "index.json").write_text(json.dumps(listed))
+    return folder.parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(drawn_truly, tmp_path_factory):
+    """run(*arguments): the command on these portraits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("VOXPORTRAIT_STORE", raising=False)
+        patch.setenv("VOXPORTRAIT_MODELS", str(tmp_path_factory.mktemp("models")))
+        weights.write_untrained("deepid")
+        fixed = ["evaluate", "--portraits", str(drawn_truly), "--recogniser", "deepid", "--device", "cpu"]
+        yield lambda *arguments: CliRunner().invoke(app, [*fixed, *map(str, arguments)])
+
+
+def test_people_read_a_table_and_machines_one_line(store, run, tmp_path):
+    common = ("--store", store.uri)
+    shown = run(*common)
+    assert shown.exit_code == 0, shown.output
+    told = " ".join(shown.stdout.split())
+    assert "Found among 5 (same-frame), % and 95 %, by deepid-l2 (UNTRAINED: no meaning)" in told
+    assert "(another-video)" in told
+    assert "age, gender, ethnicity: not judged" in shown.stderr
+    assert "untrained weights made these inputs of the portraits: pyannote" in shown.stderr
+    assert max(map(len, shown.stdout.splitlines())) <= 100
+    asked = run(*common, "--metric", "l2", "--metric", "cosine", "--out", tmp_path / "deep" / "result.json", "--json")
+    result = json.loads(asked.stdout.splitlines()[-1])
+    assert list(result["recognisers"]) == ["deepid-l2", "deepid-cosine"]
+    assert all(judge["untrained"] for judge in result["recognisers"].values())
+    assert json.loads((tmp_path / "deep" / "result.json").read_text()) == result
+
+
+def test_an_export_gives_what_its_store_gives(store, run, tmp_path):
+    path = tmp_path / "faces.safetensors"
+    export(store, path, LAYOUTS["slf"].only("age", "gender"), missing="zero", splits=("train", "test"))
+    results = [run("--store", store.uri, "--json"), run("--export", path, "--json")]
+    first, second = (json.loads(one.stdout.splitlines()[-1]) for one in results)
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ((), "say which faces to judge by"),
+        (("--store", "a", "--export", "b"), "say which faces to judge by"),
+        (("--store", "a", "--split", "tests"), "Did you mean 'test'"),
+    ],
+)
+def test_misuse_is_said(run, wrong, message):
+    told = run(*wrong)
+    assert told.exit_code == 2 or getattr(told.exception, "exit_code", None) == 2
+    assert message in str(told.exception) + told.output
