@@ -8,9 +8,15 @@ import typer
 
 from featurestore.console import Json, print_json, print_table, say
 
-BENCHMARKS = ("assembly", "corpus", "extract", "reading", "store")
-ROWS_BENCHMARKS = ("assembly", "reading")
-"""Those that make a store of as many rows as they are told."""
+BENCHMARKS = ("assembly", "corpus", "extract", "precision", "reading", "sample", "store", "train")
+OPTIONS = {
+    "assembly": ("rows", "batch_size"),
+    "reading": ("rows", "batch_size"),
+    "train": ("preset", "precision"),
+    "precision": ("preset", "steps"),
+    "sample": ("runs", "export", "system", "pictures"),
+}
+"""What each benchmark may be told; the others take nothing."""
 
 
 def demo(
@@ -31,9 +37,18 @@ def demo(
 
 
 def bench(
-    which: Annotated[str, typer.Argument(help="assembly, corpus, extract, reading, store or all.")] = "all",
+    which: Annotated[
+        str, typer.Argument(help="assembly, corpus, extract, precision, reading, sample, store, train or all.")
+    ] = "all",
     rows: Annotated[int | None, typer.Option(min=1, help="Clips of `assembly` and `reading`.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Batch of `assembly` and `reading`.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Of `train` and `precision`: micro, tiny, small, paper.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of `train` on a GPU: float32, bfloat16.")] = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Of the short run of `precision`.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Of `sample`: where a trained system lies.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Of `sample`, with --runs: whose clips are drawn.")] = None,
+    system: Annotated[str | None, typer.Option(help="Of `sample`, with --runs: which system.")] = None,
+    pictures: Annotated[int | None, typer.Option(min=2, help="Of `sample`, with --runs: people at most.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure speed, as ratios against named yardsticks."""
@@ -42,9 +57,15 @@ def bench(
     from featurestore.errors import UsageError, choose
 
     names = BENCHMARKS if which == "all" else (choose("benchmark", which, BENCHMARKS),)
-    given = {name: value for name, value in (("rows", rows), ("batch_size", batch_size)) if value is not None}
-    if given and which not in ROWS_BENCHMARKS:
-        raise UsageError(f"--rows and --batch-size are of {' and '.join(ROWS_BENCHMARKS)}, not of {which}")
+    options = {
+        "rows": rows, "batch_size": batch_size, "preset": preset, "precision": precision, "steps": steps,
+        "runs": runs, "export": export, "system": system, "pictures": pictures,
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        takers = [bench for bench, taken in OPTIONS.items() if name in taken]
+        if which not in takers:
+            raise UsageError(f"--{name.replace('_', '-')} is of {' and '.join(takers)}, not of {which}")
     results = {}
     for name in names:
         say(f"measuring {name}")
@@ -59,6 +80,8 @@ def bench(
 def _lines(result: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """What a benchmark found, a line for each number: the words that lead to it, and the number."""
     for key, value in result.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = dict(enumerate(value, start=1))
         if isinstance(value, dict):
             yield from _lines(value, f"{before}{key} ")
         else:

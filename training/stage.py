@@ -68,8 +68,8 @@ class Stage:
     """U-Net 1 (32 px) or 2 (128 px) of a cascade, with how it is trained.
 
     number: 1 or 2. size: side of its picture. low_size: side of the low-resolution picture it is given, 0 for none.
-    network: the U-Net, its weights drawn from torch's global random state. compiled: whether one graph of it is run, as
-    the preset says, on a GPU alone.
+    network: the U-Net, its weights drawn from torch's global random state. bfloat16, compiled: whether it works in that
+    type, and as one graph: as the preset says, on a GPU alone.
     """
 
     def __init__(self, number: int, cascade: Cascade, preset: StagePreset, layout: Layout, device: torch.device):
@@ -78,7 +78,9 @@ class Stage:
         self.schedule = diffusion.SCHEDULES[cascade.schedules[number - 1]]
         network = build_unet(preset.architecture, low_resolution=self.low_size > 0)
         self.network: nn.Module = network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
-        self.compiled = preset.compile and device.type == "cuda"
+        on_gpu = device.type == "cuda"
+        self.compiled = preset.compile and on_gpu
+        self.bfloat16 = preset.bfloat16 and on_gpu and torch.cuda.is_bf16_supported()
         use_tensor_cores(device)
 
     def inputs(self, fed: feed.Inputs) -> Inputs:
@@ -138,8 +140,7 @@ class Stage:
         low_log_snr: Tensor | None = None,
     ) -> Tensor:
         """What the U-Net says of noisy pictures (B, 3, S, S), in float32. Zero rows of the matrix are masked."""
-        bfloat16 = self.preset.bfloat16 and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             prediction = (compiled_run() if self.compiled else run)(
                 self.network,
                 noisy.contiguous(memory_format=torch.channels_last),
