@@ -10,6 +10,7 @@ function of (seed, epoch, position), and nothing asks torch's, numpy's or Python
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -208,8 +209,13 @@ class _Book:
             self.metrics.write(step, validation_loss=held_out)
 
     def draw(self, step: int) -> None:
-        """A grid of held-out clips as PNG and for TensorBoard; both are noted as pictures of these clips."""
-        grid = samples.draw(self.averaged, self.feed, self.seed)
+        """A grid of held-out clips as PNG and for TensorBoard; both are noted as pictures of these clips. A device that
+        has no memory for it goes without."""
+        try:
+            grid = samples.draw(self.averaged, self.feed, self.seed)
+        except torch.OutOfMemoryError:
+            warnings.warn(f"{self.averaged.device} has no memory for a grid at step {step}", stacklevel=2)
+            return
         if grid is not None:
             path = samples.write(self.run, step, grid, self.about)
             boards = self.metrics.show(step, "samples", grid.picture)

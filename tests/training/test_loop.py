@@ -23,7 +23,7 @@ from featurestore.feed import Feed
 from featurestore.store import Store
 from tests.featurestore.conftest import clip, fill, want
 from tests.training.clips import COLOURS, clips_in_memory
-from training import presets
+from training import presets, samples
 from training.checkpoint import latest_checkpoint, open_run
 from training.loop import train
 from training.metrics import read_metrics
@@ -213,6 +213,15 @@ def test_a_run_without_held_out_clips_draws_none(tmp_path):
     assert not (tmp_path / "run/samples").exists()
 
 
+def test_a_grid_that_does_not_fit_the_memory_does_not_end_training(tmp_path, monkeypatch):
+    def draw(*all):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(samples, "draw", draw)
+    with pytest.warns(UserWarning, match="cpu has no memory for a grid at step 1"):
+        assert run(tmp_path / "run", steps=1, sample_every=1)["finished"]
+
+
 def test_pieces_that_fitted_the_memory_are_kept_when_training_goes_on(tmp_path, monkeypatch):
     seen, room = [], [2]
     whole = Stage.loss
@@ -249,7 +258,7 @@ def test_a_run_holds_what_made_it(straight):
     assert about["layout_fingerprint"] == LAYOUTS["slf"].fingerprint
     assert (about["system"], about["cascade"], about["unet"]) == ("full-input", "super-resolution", 1)
     assert about["data"] == {"clips": 10, "held_out": 2, "seed": 0}
-    assert about["settings"]["architecture"]["dim"] == 8
+    assert about["settings"]["architecture"]["dim"] == 16
     assert about["code"]
     assert json.loads((folder / "config.json").read_text())["steps"] == STEPS
     assert list((folder / "tensorboard").iterdir())
