@@ -104,7 +104,7 @@ def _unet(
 
 _NO, _YES = False, True
 # fmt: off
-_MICRO_1 = _unet(  8,  16, (1, 2),             1, (_NO, _YES),             **_THIN)
+_MICRO_1 = _unet( 16,  32, (1, 2),             1, (_NO, _YES),             **_THIN)
 _MICRO_2 = _unet(  8,  16, (1, 2),             1, (_NO, _NO),              **_THIN)
 _TINY_1  = _unet( 16,  64, (2, 4, 6, 6, 6),    1, (_NO, _NO, _YES, _YES, _YES), **_THIN)
 _TINY_2  = _unet(  8,  64, (2, 4, 8),          1, (_NO, _NO, _NO),         **_THIN)
