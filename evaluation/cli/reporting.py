@@ -1,31 +1,251 @@
-"""`voxportrait report`."""
+"""`voxportrait sweep` and `voxportrait report`."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluation.cli.options import Portraits, Runs
-from featurestore.console import Store, say
+from evaluation.cli.options import Portraits, Runs, parse_scales
+from featurestore.console import Json, bar, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from evaluation.portraits import Drawing
+    from evaluation.sweep import Source
+
+MaybeStore = Annotated[
+    str | None,
+    typer.Option(
+        "--store", envvar="VOXPORTRAIT_STORE", help="The store: a folder or an object-store URI.", show_default=False
+    ),
+]
+Export = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file of `store export` instead; --store beside it says whether it still holds.", show_default=False
+    ),
+]
+Split = Annotated[str, typer.Option(help="Whose portraits: of each speaker of train, val or test.")]
+EVALUATION = "evaluation.json"
+
+
+def sweep(
+    store: MaybeStore = None,
+    export: Export = None,
+    runs: Runs = Path("runs"),
+    systems: Annotated[
+        str | None, typer.Option(help="With commas between; all that are trained.", show_default=False)
+    ] = None,
+    scales: Annotated[str, typer.Option(help="Conditional scales: 0..8, or a list as 0,1.5,3.")] = "0..8",
+    out: Annotated[Path, typer.Option(help="Where the pictures go, and evaluation.json.")] = Path("portraits"),
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Judge all of them too.")] = False,
+    split: Split = "test",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    sampler: Annotated[str | None, typer.Option(help="Instead of the preset's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps a U-Net, instead of the preset's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw portraits by every trained system at every scale.
+
+    What was drawn before is not drawn again: a sweep that was stopped goes on when the same command is run again.
+    """
+    from evaluation.sweep import sweep as run
+
+    numbers = parse_scales(scales)
+    chosen = _trained(runs, systems)
+    source = _source(store, export, split)
+    with bar("sweep", "portraits") as progress:
+        drawings = run(source, chosen, runs, numbers, out, device, progress, seed=seed, sampler=sampler, steps=steps)
+    result = _judge(source, drawings, device) if evaluate else {}
+    if evaluate:
+        (out / EVALUATION).write_text(json.dumps(result, indent=1) + "\n")
+        _write_cards(runs, chosen, result)
+    if as_json:
+        print_json({"systems": chosen, "scales": numbers, "portraits": len(drawings), "out": str(out), **_told(result)})
+        return
+    if result:
+        _print_best(result)
+    say(f"{len(drawings)} portraits of {len(chosen)} systems at {len(numbers)} scales in {out}")
+    if result:
+        say(f"judged in {out / EVALUATION}; a page of it: voxportrait report --portraits {out}")
 
 
 def report(
-    store: Store,
+    store: MaybeStore = None,
+    export: Export = None,
     runs: Runs = Path("runs"),
     portraits: Portraits = Path("portraits"),
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            help="The JSON of `evaluate` or `sweep`; the one beside the portraits, else they are judged now.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the page.")] = Path("report"),
+    split: Split = "test",
+    as_json: Json = False,
 ) -> None:
-    """Write one page about a store, its runs and its portraits."""
-    import featurestore
-    from evaluation.evaluate import evaluate as run
-    from evaluation.portraits import read_drawings
+    """Write one page about a store, its runs and its portraits, beside the published numbers.
+
+    From an export the page has what the file and the runs tell.
+    """
+    from evaluation.portraits import INDEX, read_drawings
     from evaluation.report import build_report
 
-    opened = featurestore.open(store)
-    drawings = read_drawings(portraits)
+    source = _source(store, export, split)
+    drawings = read_drawings(portraits) if any(portraits.glob(f"*/scale-*/{INDEX}")) else []
     folders = sorted(folder.parent for folder in runs.glob("*/config.json"))
-    page = build_report(opened, folders, run(opened, drawings), drawings, {}, out / "index.html", {})
-    say(f"the report is {page}")
+    result = _evaluation(source, drawings, evaluation, portraits)
+    about = {"commands": _commands(folders, drawings, store, export, runs, portraits, out)}
+    page = build_report(source.judged, folders, result, drawings, {}, out / "index.html", about)
+    if as_json:
+        print_json({"page": str(page), "portraits": len(drawings), "runs": len(folders)})
+    else:
+        say(f"the report is {page}")
 
 
-COMMANDS = (report,)
+def _trained(runs: Path, systems: str | None) -> list[str]:
+    """The wanted systems that are trained; a line names those that are not, a UsageError where none is."""
+    from evaluation.sweep import trained_systems
+    from featurestore.conditioning import SYSTEMS
+    from featurestore.conditioning import system as system_named
+    from featurestore.errors import UsageError
+
+    wanted = [system_named(name.strip()).name for name in systems.split(",") if name.strip()] if systems else []
+    trained = trained_systems(runs)
+    chosen = [name for name in SYSTEMS if name in trained and name in (wanted or trained)]
+    if not chosen:
+        raise UsageError(
+            f"no system{' of ' + ', '.join(wanted) if wanted else ''} is trained in {runs}: both U-Nets must be. "
+            f"Train one with: voxportrait train --runs {runs} --system {wanted[0] if wanted else 'full-input'}"
+        )
+    if lacking := [name for name in wanted or SYSTEMS if name not in trained]:
+        say(f"not trained in {runs}, passed over: {', '.join(lacking)}")
+    return chosen
+
+
+def _source(store: str | None, export: Path | None, split: str) -> "Source":
+    import featurestore
+    from evaluation.sweep import Source
+    from featurestore.errors import UsageError
+
+    if store is None and export is None:
+        raise UsageError("say whose portraits: --store, or --export for a file of voxportrait store export")
+    return Source(featurestore.open(store) if store else None, export, split)
+
+
+def _judge(source: "Source", drawings: Sequence["Drawing"], device: str | None = None) -> dict[str, Any]:
+    """As `voxportrait evaluate` judges when it is told nothing more."""
+    from evaluation.evaluate import evaluate
+    from evaluation.judges import deepface_attributes
+
+    with bar("judging") as progress:
+        attributes = deepface_attributes(device)
+        return evaluate(source.judged, drawings, None, attributes, split=source.split, progress=progress)
+
+
+def _write_cards(runs: Path, systems: Sequence[str], result: Mapping[str, Any]) -> None:
+    """The model card of each run, with what was judged."""
+    from training import card
+    from training.cli import run_folder
+
+    for system in systems:
+        for unet in (1, 2):
+            card.write(run_folder(runs, system, unet), result)
+
+
+def _evaluation(
+    source: "Source", drawings: Sequence["Drawing"], given: Path | None, portraits: Path
+) -> Mapping[str, Any]:
+    """What was judged: read where it is of these very portraits, else judged now; {} without portraits."""
+    from featurestore.errors import UsageError
+
+    path = given or portraits / EVALUATION
+    if path.exists():
+        try:
+            found = json.loads(path.read_text())
+            judged = {(row["name"], row["cond_scale"], json.dumps(row["checkpoints"])) for row in found["systems"]}
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{path} is not the JSON of voxportrait evaluate: leave it out, or judge again") from None
+        drawn = {(one.system, one.cond_scale, json.dumps(one.about["checkpoints"])) for one in drawings}
+        if given or judged == drawn:
+            return found
+        say(f"{path} is of other portraits than are there now: they are judged again")
+    elif given:
+        raise UsageError(f"there is no {given}: make it with voxportrait evaluate --out {given}")
+    return _judge(source, drawings) if drawings else {}
+
+
+def _commands(
+    folders: Sequence[Path],
+    drawings: Sequence["Drawing"],
+    store: str | None,
+    export: Path | None,
+    runs: Path,
+    portraits: Path,
+    out: Path,
+) -> list[str]:
+    """The commands that make the runs, the portraits and the page again."""
+    data = f"--export {export.name}" if export else f"--store {Path(str(store)).name}"
+    commands = []
+    for folder in folders:
+        about = json.loads((folder / "config.json").read_text())
+        commands.append(
+            f"voxportrait train {data} --runs {runs.name} --system {about['system']} --stage unet{about['unet']} "
+            f"--preset {about['preset']} --steps {about['steps']} --batch-size {about['batch_size']} "
+            f"--seed {about['seed']} --missing {about['data'].get('missing', 'refuse')}"
+        )
+    if drawings:
+        systems = ",".join(dict.fromkeys(one.system for one in drawings))
+        scales = ",".join(f"{scale:g}" for scale in sorted({one.cond_scale for one in drawings}))
+        commands.append(
+            f"voxportrait sweep {data} --runs {runs.name} --systems {systems} --scales {scales} --out {portraits.name} "
+            "--evaluate"
+        )
+    return [*commands, f"voxportrait report {data} --runs {runs.name} --portraits {portraits.name} --out {out.name}"]
+
+
+def _told(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The best scale of each system, for machines."""
+    return {"best": _best(result)} if result else {}
+
+
+def _best(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    from evaluation.sweep import best_rows, leading, recalls
+
+    gallery, recogniser = leading(result)
+    return [
+        {
+            "system": name,
+            "cond_scale": row["cond_scale"],
+            "n": row["n"],
+            "gallery": gallery,
+            "recogniser": recogniser,
+            "recall": recalls(row, gallery, recogniser),
+        }
+        for name, row in best_rows(result).items()
+    ]
+
+
+def _print_best(result: Mapping[str, Any]) -> None:
+    rows = _best(result)
+    cells = [
+        [row["system"], f"{row['cond_scale']:g}", row["n"], *(_share(row["recall"].get(k)) for k in ("1", "5"))]
+        for row in rows
+    ]
+    if rows:
+        title = f"the best scale of each system by R@1, {rows[0]['gallery']}, {rows[0]['recogniser']}"
+        print_table(("system", "scale", "n", "R@1", "R@5"), cells, title)
+
+
+def _share(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return ""
+    low, high, guess = (f"{100 * found[key]:.0f}" for key in ("low", "high", "random"))
+    return f"{100 * found['value']:.0f} % ({low} to {high}), guessing {guess} %"
+
+
+COMMANDS = (sweep, report)

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.portraits import Drawing
-from evaluation.report import data, results
+from evaluation.report import data, grids, runs, scales, tables
+from evaluation.report.comparing import Comparison
 from evaluation.report.matrix import matrix_figure
+from evaluation.sweep import best_rows, recalls
 from featurestore import artifacts
 from featurestore.conditioning import LAYOUTS
+from featurestore.records import Records
 from featurestore.store import Store
 from featurestore.version import code_version
 
@@ -22,8 +25,8 @@ HERE = Path(__file__).parent
 
 
 def build_report(
-    store: Store,
-    runs: Iterable[Path],
+    source: Store | Records,
+    folders: Iterable[Path],
     evaluation: Mapping[str, Any],
     drawings: Sequence[Drawing],
     throughput: Mapping[str, Mapping[str, Any]],
@@ -32,43 +35,124 @@ def build_report(
 ) -> Path:
     """Write the report to `out` and return that path. Whatever is not there yet (runs, portraits) is left out.
 
-    evaluation: of `evaluate`, or {}. throughput: step -> {"seconds", "count", "unit"}, count and unit optional;
-    without a step `extract` the store's own jobs give it. about: "commands" (list of text), "machine" and "seeds"
-    (name -> value), all optional, and whatever else is to be said of how it was made (name -> value).
+    source: the store; or records of the split that the portraits are of, where only an export is at hand: then what
+    a store would say is left out too. folders: of runs. evaluation: of `evaluate`, or {}. throughput: step ->
+    {"seconds", "count", "unit"}, count and unit optional; without a step `extract` the store's own jobs give it.
+    about: "commands" (list of text), "machine" and "seeds" (name -> value), "synthetic" (that the people are, where
+    there is no store to tell), all optional, and whatever else is to be said of how it was made (name -> value).
     Raises UsageError where a run is none, VoxportraitError where a drawing's picture or clip is gone.
     """
-    makers, trained = data.makers(store), results.read_runs(runs)
+    trained = runs.read_runs(folders)
     layout = replace(trained[0]["layout"], off=()) if trained else LAYOUTS["slf"]
-    extraction = data.extraction(store)
+    stored = _of_store(source, layout) if isinstance(source, Store) else _NO_STORE
+    synthetic = stored["people"]["synthetic"] if stored["people"] else bool(about.get("synthetic"))
+    narrower = runs.sizes(trained)
     page = {
         "style": (HERE / "style.css").read_text(),
-        "people": data.people(store),
-        "coverage": data.coverage(store, makers),
-        "quarantine": data.quarantine(store),
-        "extraction": extraction,
-        "steps": _steps(throughput, extraction),
-        "matrix": matrix_figure(store, layout),
+        **stored,
+        **_judged(evaluation, synthetic, narrower),
+        "synthetic": synthetic,
+        "steps": _steps(throughput, stored["extraction"]),
         "runs": trained,
-        "gallery": results.gallery(store, drawings),
-        "results": results.results(evaluation),
-        "published": results.published(evaluation),
-        "makers": makers,
-        "untrained": [maker for maker in makers if not maker["trained"]],
-        "sizes": results.sizes(trained),
-        "paper": results.PAPER,
-        "store": store.info(),
-        "store_name": Path(store.place.shown).name,
+        "gallery": grids.systems_grid(source, drawings, evaluation),
+        "scale_grids": grids.scale_grids(source, drawings),
+        "sizes": narrower,
+        "paper": runs.PAPER,
         "commands": about.get("commands", ()),
         "machine": about.get("machine", {}),
         "seeds": about.get("seeds", {}),
-        "other": {k: v for k, v in about.items() if k not in ("commands", "machine", "seeds")},
+        "other": {k: v for k, v in about.items() if k not in ("commands", "machine", "seeds", "synthetic")},
         "code": code_version(),
     }
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    artifacts.note(store, "picture", {out: artifacts.row_ids_of(store)})
+    if isinstance(source, Store):
+        artifacts.note(source, "picture", {out: artifacts.row_ids_of(source)})
     out.write_text(_template().render(page), encoding="utf-8")
     return out
+
+
+_NO_STORE: Mapping[str, Any] = {
+    **dict.fromkeys(("people", "coverage", "extraction", "matrix", "store")),
+    "quarantine": [],
+    "makers": [],
+    "untrained": [],
+    "store_name": "",
+}
+
+
+def _of_store(store: Store, layout: Any) -> dict[str, Any]:
+    """What the page says of the store."""
+    makers = data.makers(store)
+    return {
+        "people": data.people(store),
+        "coverage": data.coverage(store, makers),
+        "quarantine": data.quarantine(store),
+        "extraction": data.extraction(store),
+        "matrix": matrix_figure(store, layout),
+        "makers": makers,
+        "untrained": [maker for maker in makers if not maker["trained"]],
+        "store": store.info(),
+        "store_name": Path(store.place.shown).name,
+    }
+
+
+def _judged(evaluation: Mapping[str, Any], synthetic: bool, sizes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The tables and curves of an evaluation; none of them where nothing was judged."""
+    if not evaluation.get("systems"):
+        empty: dict[str, Any] = {
+            "tables": [],
+            "headline": [],
+            "untrained_judges": [],
+            "untrained_rows": [],
+            "not_judged": {},
+        }
+        return {**empty, **dict.fromkeys(("panels", "scale_table", "worth", "by_group"))}
+    comparison = Comparison.of_evaluation(evaluation, synthetic, sizes)
+    found = [
+        tables.retrieval(evaluation, comparison),
+        tables.attributes(evaluation, comparison),
+        tables.likeness(evaluation, comparison),
+        tables.super_resolution(evaluation, comparison),
+        tables.generation(evaluation, comparison),
+        tables.by_recogniser(evaluation),
+    ]
+    judges = [one["name"] for one in evaluation["recognisers"].values() if one["untrained"]]
+    judges += list((evaluation.get("attributes") or {}).get("untrained") or ())
+    rows = {row["name"]: row["untrained"] for row in evaluation["systems"] if row.get("untrained")}
+    return {
+        "tables": [table for table in found if table],
+        "headline": _headline(evaluation, comparison),
+        "panels": scales.scale_panels(evaluation),
+        "scale_table": tables.by_scale(evaluation, comparison),
+        "worth": tables.significance(evaluation, comparison),
+        "by_group": tables.by_group(evaluation, comparison),
+        "not_judged": (evaluation.get("attributes") or {}).get("absent") or {},
+        "untrained_judges": list(dict.fromkeys(judges)),
+        "untrained_rows": [{"system": name, "untrained": keys} for name, keys in rows.items()],
+    }
+
+
+def _headline(evaluation: Mapping[str, Any], comparison: Comparison) -> list[dict[str, Any]]:
+    """The best system's recall at the first k in each gallery."""
+    best = best_rows(evaluation)
+    found = []
+    for gallery, about in evaluation["galleries"].items():
+        firsts = {name: recalls(row, gallery, comparison.recogniser).get("1") for name, row in best.items()}
+        name, one = max(firsts.items(), key=lambda item: item[1]["value"] if item[1] else -1.0)
+        if one:
+            cell = tables.share(one)
+            found.append(
+                {
+                    "system": name,
+                    "gallery": gallery.replace("-", " "),
+                    "value": cell.value if cell else "",
+                    "interval": cell.interval if cell else "",
+                    "random": tables.percent(one["random"], 100),
+                    "speakers": about["speakers"],
+                }
+            )
+    return found
 
 
 def _steps(throughput: Mapping[str, Mapping[str, Any]], extraction: Mapping[str, Any] | None) -> list[dict[str, Any]]:

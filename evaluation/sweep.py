@@ -1,0 +1,137 @@
+"""A sweep: every trained system at every conditional scale, drawn once, and which scale is each system's best.
+
+    drawings = sweep(Source(store), trained_systems(runs), runs, [0, 2, 4, 6, 8], "portraits")
+    best_rows(evaluate(store, drawings))["full-input"]["cond_scale"]
+
+Importable without Arrow, Lance or Ray.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluation.gallery import SAME_FRAME
+from evaluation.portraits import Drawing, draw
+from featurestore.conditioning import LAYOUTS, SYSTEMS, Layout
+from featurestore.records import Records
+
+if TYPE_CHECKING:
+    from featurestore.store import Store
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where people's data comes from: a store, or the file of an export, which is checked against the store if that is
+    at hand too. split: whose portraits are drawn."""
+
+    store: "Store | None" = None
+    export: Path | None = None
+    split: str = "test"
+
+    def records(self, layout: Layout | None, missing: str = "zero", held_out: str = "val") -> Records:
+        """The split's records in a layout; of an export, None: with all that the file has."""
+        if self.export is None:
+            from featurestore.store_records import StoreRecords
+
+            assert self.store is not None
+            chosen = layout or LAYOUTS["slf"]
+            return StoreRecords(self.store, chosen, missing=missing, split=self.split, held_out=held_out)
+        from featurestore.exports import ExportRecords
+
+        records = ExportRecords(self.export, layout, missing=missing, split=self.split, held_out=held_out)
+        if self.store is not None:
+            from featurestore.exporting import check
+
+            check(self.store, records)
+        return records
+
+    @property
+    def judged(self) -> "Store | Records":
+        """What `evaluate` takes: the store, else the export's records, of which the training split is held out."""
+        if self.export is None and self.store is not None:
+            return self.store
+        return self.records(None, held_out="train")
+
+
+def trained_systems(runs: str | os.PathLike[str]) -> list[str]:
+    """The systems under a folder of runs whose two U-Nets both have a checkpoint, in the paper's order."""
+    from training.checkpoint import latest_checkpoint
+
+    return [name for name in SYSTEMS if all(latest_checkpoint(folder) for folder in _pair(runs, name))]
+
+
+def sweep(
+    source: Source,
+    systems: Sequence[str],
+    runs: str | os.PathLike[str],
+    scales: Sequence[float],
+    out: str | os.PathLike[str],
+    device: str | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    **options: Any,
+) -> list[Drawing]:
+    """Draw the portraits of each system at each scale; those that are there are not drawn again.
+
+    options: of `portraits.draw` (seed, sampler, steps). progress: called with (done, total, system) over all systems.
+    Returns the drawings, system by system. Raises what `Portraitist.load` and `draw` raise.
+    """
+    from training.sampling import Portraitist
+
+    drawings: list[Drawing] = []
+    for at, system in enumerate(systems):
+        before, left = len(drawings), len(systems) - at
+
+        def told(done: int, total: int, system: str = system, before: int = before, left: int = left) -> None:
+            if progress:
+                progress(before + done, before + total * left, system)
+
+        first, second = _pair(runs, system)
+        portraitist = Portraitist.load(first, second, device)
+        missing = portraitist.about[0]["data"].get("missing", "zero")
+        drawings += draw(
+            source.records(portraitist.layout, missing), portraitist, scales, out, progress=told, **options
+        )
+    return drawings
+
+
+def _pair(runs: str | os.PathLike[str], system: str) -> tuple[Path, Path]:
+    from training.cli import run_folder
+
+    return run_folder(Path(runs), system, 1), run_folder(Path(runs), system, 2)
+
+
+def leading(evaluation: Mapping[str, Any]) -> tuple[str, str]:
+    """The gallery and the recogniser by which systems are put in order: the paper's where they were had and the
+    recogniser is trained, else the first trained one's; ("", "") where nothing was judged."""
+    galleries, recognisers = list(evaluation.get("galleries", ())), evaluation.get("recognisers", {})
+    trained = [key for key, about in recognisers.items() if not about["untrained"]] or list(recognisers)
+    paper = [key for key in trained if recognisers[key]["name"] == "vgg_face" and recognisers[key]["metric"] == "l2"]
+    gallery = SAME_FRAME if SAME_FRAME in galleries else next(iter(galleries), "")
+    return gallery, next(iter([*paper, *trained]), "")
+
+
+def recalls(row: Mapping[str, Any], gallery: str, recogniser: str) -> dict[str, Any]:
+    """A row's recalls in a gallery by a recogniser, by k; {} where they were not had."""
+    return row["recall"].get(gallery, {}).get(recogniser, {})
+
+
+def best_rows(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """System -> its row of the scale with the highest R@1 (see `leading`), in the paper's order.
+
+    Where several scales are equal in it: the highest at the next k, and the smallest scale of those equal in all.
+    """
+    gallery, recogniser = leading(evaluation)
+
+    def merit(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        found = recalls(row, gallery, recogniser)
+        return tuple(-found[k]["value"] for k in sorted(found, key=int)), row["cond_scale"]
+
+    order = list(SYSTEMS)
+    rows = sorted(evaluation.get("systems", ()), key=lambda row: order.index(row["name"]))
+    return {name: min((row for row in rows if row["name"] == name), key=merit) for name in _names(rows)}
+
+
+def _names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["name"] for row in rows))
