@@ -14,17 +14,20 @@ MOST_SCALE = 100
 
 
 def parse_scales(text: str) -> list[float]:
-    """The numbers in "0,1.5,3", in "0..8", which are 0, 1, ... 8, or in "0..8:2", every second of them; a UsageError for
-    what is none of these."""
+    """The numbers in "0,1.5,3", in the range "0..8" (0, 1, ... 8), or in "0..8:2", every second of it.
+
+    Raises UsageError for what is none of these.
+    """
     from featurestore.errors import UsageError
 
     try:
         scales = [scale for part in text.split(",") if part.strip() for scale in _scales(part)]
-    except ValueError:
+    except (ValueError, ZeroDivisionError):
         scales = []
     if not scales or not 0 <= min(scales) <= max(scales) <= MOST_SCALE:
         raise UsageError(
-            f"--scales takes numbers from 0 to {MOST_SCALE} with commas between, or a range: 1,3 or 0..8:2; not {text!r}"
+            f"--scales takes numbers from 0 to {MOST_SCALE} with commas between, or a range with or without a step: "
+            f"1,3 or 0..8 or 0..8:0.5; not {text!r}"
         )
     return list(dict.fromkeys(scales))
 
@@ -34,7 +37,7 @@ def _scales(part: str) -> list[float]:
     if not between:
         return [float(part)]
     last, by, step = rest.partition(":")
-    numbers = Fraction(first), Fraction(last), Fraction(step if by else 1)
-    if numbers[2] <= 0:
-        raise ValueError(step)
-    return [float(numbers[0] + i * numbers[2]) for i in range(int((numbers[1] - numbers[0]) / numbers[2]) + 1)]
+    start, end, stride = Fraction(first), Fraction(last), Fraction(step if by else 1)
+    if not (0 <= start <= end <= MOST_SCALE and stride >= Fraction(1, MOST_SCALE)):
+        raise ValueError(part)
+    return [float(start + i * stride) for i in range(int((end - start) / stride) + 1)]

@@ -169,8 +169,10 @@ def test_times_come_from_the_steps_and_from_the_jobs(page):
 def judged(store, runs, drawn, tmp_path_factory):
     """A page of numbers that are known: what `told` says."""
     folder = tmp_path_factory.mktemp("judged")
-    arguments = (store, sorted(runs.iterdir()), told(), read_drawings(drawn), {}, folder / "index.html", {})
-    return Page(build_report(*arguments).read_text())
+    drawings = read_drawings(drawn)
+    return Page(
+        build_report(store, sorted(runs.iterdir()), told(), drawings, {}, folder / "index.html", {}).read_text()
+    )
 
 
 def share(hits, n, random=None):
