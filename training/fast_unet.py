@@ -22,6 +22,9 @@ EPSILON = 1e-5
 UNSHUFFLE = "b c (h s1) (w s2) -> b (c s1 s2) h w"
 """The pattern of the library's Downsample, which is `pixel_unshuffle` by 2."""
 
+CONDITION = ("text_to_cond", "attn_pool", "norm_cond", "to_text_non_attn_cond")
+"""The condition's way to the U-Net: little work, and what bfloat16 does harm to (see docs/speed.md)."""
+
 GRAPHS = 64
 """How many graphs may be compiled: one for each shape of a batch, with gradients and without, of each kind of U-Net."""
 
@@ -30,6 +33,9 @@ def quicken(network: nn.Module, library: ModuleType) -> nn.Module:
     """The same U-Net, its parts exchanged in place where there is a quicker one. library: imagen_pytorch's module."""
     for name, part in network.named_children():
         setattr(network, name, quicken(part, library))
+        if isinstance(network, library.Unet) and name in CONDITION:
+            part = getattr(network, name)
+            part.__class__ = type(f"Float32{type(part).__name__}", (_Float32, type(part)), {})
     if isinstance(network, library.Rearrange) and network.pattern == UNSHUFFLE:
         return nn.PixelUnshuffle(2)
     if isinstance(network, library.LayerNorm) and (network.dim != -1 or network.stable):
@@ -67,6 +73,14 @@ class _Part(nn.Module):
     def __init__(self, of: nn.Module):
         super().__init__()
         self.__dict__.update(of.__dict__)
+
+
+class _Float32:
+    """Mixed into a part that works in float32 under autocast too."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float(), *args, **kwargs)  # type: ignore[misc]
 
 
 class _ChanRMSNorm(_Part):

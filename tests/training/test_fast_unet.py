@@ -134,6 +134,18 @@ def test_under_autocast_norms_give_back_bfloat16_and_their_epsilon_is_one():
     torch.testing.assert_close(norm(small).float(), norm(small.float()), rtol=2**-8, atol=2**-8)
 
 
+def test_under_autocast_the_condition_stays_in_float32():
+    _, quick = pair({**stage_preset("micro", 1).architecture, **LESS})
+    seen: dict[str, torch.dtype] = {}
+    for name in ("text_to_cond", "attn_pool", "norm_cond", "to_text_non_attn_cond", "init_conv"):
+        look = lambda part, given, gives, name=name: seen.update({name: gives.dtype})
+        quick.get_submodule(name).register_forward_hook(look)
+    with torch.autocast("cpu", torch.bfloat16):
+        answer(quick)
+    assert seen.pop("init_conv") == torch.bfloat16
+    assert set(seen.values()) == {torch.float32}
+
+
 def test_norms_bear_zeros_and_large_numbers_in_bfloat16():
     _, quick = pair({**stage_preset("micro", 1).architecture, **LESS})
     norm = next(part for part in quick.modules() if type(part).__name__ == "_ChanRMSNorm")
