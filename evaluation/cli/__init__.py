@@ -1,5 +1,5 @@
-"""This room's commands: `voxportrait sample`, `evaluate` and `report`."""
+"""This room's commands: `voxportrait sample`, `evaluate`, `report` and `study`."""
 
-from evaluation.cli import judging, reporting, sampling
+from evaluation.cli import judging, reporting, sampling, study
 
-COMMANDS = (*sampling.COMMANDS, *judging.COMMANDS, *reporting.COMMANDS)
+COMMANDS = (*sampling.COMMANDS, *judging.COMMANDS, *reporting.COMMANDS, *study.COMMANDS)
