@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from evaluation.cli.options import parse_scales
 from evaluation.portraits import read_about, read_drawings, read_picture
 from evaluation.recording import _heard_by, hear
 from evaluation.sheet import GAP, LETTERS
@@ -214,3 +215,12 @@ def test_weights_that_are_missing_or_others_than_in_training_are_named(painter, 
         monkeypatch.setitem(about["data"], "absent", [])
     with pytest.raises(VoxportraitError, match=r"model \w+: .* not found\. Run: voxportrait models fetch"):
         hear(painter, [str(film)], str(photo))
+
+
+def test_scales_are_a_list_or_a_range_with_a_step():
+    assert parse_scales("0,1.5,3") == [0.0, 1.5, 3.0]
+    assert parse_scales("0..10") == list(range(11))
+    assert parse_scales("0..1:0.25,1,8") == [0.0, 0.25, 0.5, 0.75, 1.0, 8.0]
+    for wrong in ("", "-1", "1..0", "0..x", "0..5:0", "nan", "0..1000000000000", "1/0..3"):
+        with pytest.raises(UsageError, match="--scales takes numbers"):
+            parse_scales(wrong)
