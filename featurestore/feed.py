@@ -155,9 +155,9 @@ class Feed:
         """The batches of one epoch from batch number `start` on."""
         return self._ahead(self.loader.batches(epoch, start), self.dropout_seed)
 
-    def validation(self) -> Generator[Inputs, None, None]:
-        """Batches of the held-out speakers in a fixed order; nothing is dropped."""
-        return self._ahead(self.loader.validation(), None)
+    def validation(self, most: int | None = None) -> Generator[Inputs, None, None]:
+        """Batches of the held-out speakers, as `Loader.validation`; nothing is dropped."""
+        return self._ahead(self.loader.validation(most), None)
 
     def move(self, batch: Batch) -> Inputs:
         """One batch on the device, by the current stream; valid until the next."""

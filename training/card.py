@@ -12,6 +12,7 @@ from typing import Any
 from featurestore.conditioning import Layout, System
 from featurestore.conditioning import system as system_named
 from training.checkpoint import open_run
+from training.files import write_whole
 from training.metrics import read_metrics
 
 EVALUATION = "evaluation.json"
@@ -39,15 +40,13 @@ def write(run: str | Path, evaluation: Mapping[str, Any] | None = None) -> Path:
     kept = run / EVALUATION
     if evaluation is not None:
         rows = [row for row in evaluation.get("systems", []) if row["name"] == about["system"]]
-        kept.write_text(json.dumps({"step": about["step"], "systems": rows}, default=str))
+        write_whole(kept, json.dumps({"step": about["step"], "systems": rows}, default=str))
     figure = loss_figure(metrics)
     if figure:
         (run / "loss.svg").write_text(figure)
     results = json.loads(kept.read_text()) if kept.exists() else None
     path = run / "README.md"
-    unfinished = path.with_suffix(".new")
-    unfinished.write_text(card(about, metrics, results, bool(figure)))
-    unfinished.replace(path)
+    write_whole(path, card(about, metrics, results, bool(figure)))
     return path
 
 

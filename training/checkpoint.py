@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -35,8 +36,14 @@ class Checkpoint:
         return Layout.from_json(self.about["layout"])
 
     def tensors(self, which: str, device: torch.device) -> dict[str, Tensor]:
-        """The tensors of `model`, `average` (the moving average, used for sampling) or `optimizer`."""
-        return load_file(self.folder / f"{which}.safetensors", device=str(device))
+        """The tensors of `model`, `average` (the moving average, used for sampling) or `optimizer`.
+
+        Raises VoxportraitError where the file is gone or damaged.
+        """
+        try:
+            return load_file(self.folder / f"{which}.safetensors", device=str(device))
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(self.folder, f"{which}.safetensors: {error}") from None
 
 
 def read_checkpoint(folder: Path, layout: Layout | None = None) -> Checkpoint:
@@ -44,9 +51,7 @@ def read_checkpoint(folder: Path, layout: Layout | None = None) -> Checkpoint:
     try:
         about = json.loads((folder / "checkpoint.json").read_text())
     except (OSError, ValueError) as error:
-        raise VoxportraitError(
-            f"{folder} is not a readable checkpoint: {error}; without that folder the run goes on from the one before"
-        ) from None
+        raise _unreadable(folder, error) from None
     if about.get("format") != FORMAT:
         raise VoxportraitError(f"{folder} has checkpoint format {about.get('format')}, this program reads {FORMAT}")
     checkpoint = Checkpoint(folder, about)
@@ -74,21 +79,27 @@ def write_checkpoint(
 ) -> Path:
     """Write a checkpoint whole or not at all, drop all but the newest `KEPT`, and return its folder.
 
-    It is on the disk before it has its name, and what a write that was killed left behind is removed.
+    It is on the disk before it has its name, and what a write that was killed left behind is removed. Raises
+    VoxportraitError where it cannot be written, as on a full disk: those before it stay.
     """
     folder = run / "checkpoints" / f"step-{step:08d}"
     for left_behind in folder.parent.glob(".step-*"):
         shutil.rmtree(left_behind)
     unfinished = folder.with_name(f".{folder.name}")
-    unfinished.mkdir(parents=True)
-    network = uncompiled(network)
     parts = {"model": network.state_dict(), "average": average.state_dict(), "optimizer": _moments(network, optimizer)}
-    for part, tensors in parts.items():
-        contiguous = {name: values.contiguous() for name, values in tensors.items()}
-        save_file(contiguous, unfinished / f"{part}.safetensors")
-    (unfinished / "checkpoint.json").write_text(json.dumps({"format": FORMAT, **about, "step": step}, indent=1))
-    for path in (*unfinished.iterdir(), unfinished):
-        _to_disk(path)
+    try:
+        unfinished.mkdir(parents=True)
+        for part, tensors in parts.items():
+            contiguous = {name: values.contiguous() for name, values in tensors.items()}
+            save_file(contiguous, unfinished / f"{part}.safetensors")
+        (unfinished / "checkpoint.json").write_text(json.dumps({"format": FORMAT, **about, "step": step}, indent=1))
+        for path in (*unfinished.iterdir(), unfinished):
+            _to_disk(path)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise VoxportraitError(
+            f"{folder} cannot be written: {error}; make room: the same command goes on from the one before"
+        ) from None
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
     _to_disk(folder.parent)
@@ -99,7 +110,6 @@ def write_checkpoint(
 
 def restore(checkpoint: Checkpoint, network: nn.Module, average: nn.Module, optimizer: torch.optim.Adam) -> None:
     """Load weights, their moving average and the optimiser's moments: training goes on as if it had not stopped."""
-    network = uncompiled(network)
     device = next(network.parameters()).device
     network.load_state_dict(checkpoint.tensors("model", device))
     average.load_state_dict(checkpoint.tensors("average", device))
@@ -116,17 +126,18 @@ def restore(checkpoint: Checkpoint, network: nn.Module, average: nn.Module, opti
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def uncompiled(network: nn.Module) -> nn.Module:
-    """The network itself where it is wrapped by torch.compile: so the names of its weights are its own."""
-    return getattr(network, "_orig_mod", network)
-
-
 def _moments(network: nn.Module, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
     return {
         f"{part}/{name}": values
         for name, parameter in network.named_parameters()
         for part, values in optimizer.state[parameter].items()
     }
+
+
+def _unreadable(folder: Path, why: object) -> VoxportraitError:
+    return VoxportraitError(
+        f"{folder} is not a readable checkpoint: {why}; without that folder the run goes on from the one before"
+    )
 
 
 def _to_disk(path: Path) -> None:

@@ -221,7 +221,7 @@ def describe(outcome: dict[str, Any]) -> str:
     if outcome["already_finished"]:
         return f"{outcome['run']}: was trained already ({outcome['step']} steps)"
     if not outcome["finished"]:
-        return f"{outcome['run']}: saved at step {outcome['step']} of {outcome['steps']}"
+        return f"{outcome['run']}: stopped at step {outcome['step']} of {outcome['steps']}"
     return (
         f"{outcome['run']}: {outcome['step']} steps in {outcome['seconds']:.0f} s, loss {outcome['loss']:.4f}, "
         f"waited for data {100 * outcome['waited']:.0f} %"

@@ -18,7 +18,7 @@ from typing import Any
 
 from featurestore.conditioning import LAYOUTS
 from featurestore.conditioning import system as system_named
-from featurestore.errors import UsageError, VoxportraitError
+from featurestore.errors import UsageError, VoxportraitError, choose
 from featurestore.loader import Loader
 from featurestore.ray_cluster import start_ray
 from training.presets import stage_preset
@@ -50,13 +50,15 @@ def train(
 
     device: `cuda` where each worker can have one, else `cpu`. restarts: after the loss of a worker. told: called with a
     line where workers have to be waited for. options: of `loop.train`. What is wrong with the data or the
-    run's folder is said before Ray is asked for workers; when `should_stop` says so, all workers save and end.
+    run's folder is said before Ray is asked for workers; when `should_stop` says so, all workers save and end, and
+    those that the cluster has no room for are not waited for.
     Raises UsageError where Ray is not installed, VoxportraitError where workers are lost too often or cannot be had.
     """
     run = Path(run).absolute()
-    outcome = _finished_already(run, open_loader(0, workers), options)
-    if outcome:
-        return outcome
+    choose("device", (device or "cpu").split(":")[0], ("cpu", "cuda"))
+    before = _begun(run, open_loader(0, workers), options)
+    if before["finished"]:
+        return {**before, "already_finished": True}
     ray = _ray()
     local = address is None and not os.environ.get("RAY_ADDRESS")
     cores = max(1, (os.cpu_count() or 1) // workers)
@@ -65,8 +67,11 @@ def train(
     has = ray.cluster_resources()
     on_gpu = device.startswith("cuda") if device else has.get("GPU", 0) >= workers
     kind = "GPU" if on_gpu else "CPU"
-    if has.get(kind, 0) < workers:
+    lacking = has.get(kind, 0) < workers
+    if lacking:
         told(f"{workers} workers need {workers} {kind}s, the Ray cluster has {has.get(kind, 0):.0f}: waiting for more")
+    elif not (on_gpu or device) and has.get("GPU", 0):
+        told(f"{workers} workers on CPUs: the Ray cluster has {has['GPU']:.0f} GPUs, not one for each")
     desk = ray.remote(num_cpus=0)(Desk).remote()
     trainer = _trainer(
         {"run": run, "open_loader": open_loader, "options": options, "desk": desk},
@@ -76,24 +81,25 @@ def train(
     )
     fit = _Fit(trainer.fit)
     try:
-        news = _watch(fit, desk, progress, should_stop)
+        news = _watch(fit, desk, progress, should_stop, lacking)
     except ray.exceptions.RayError as error:
         raise VoxportraitError(f"{run}: the Ray cluster was lost: {_first_line(error)}. {_ADVICE}") from None
     finally:
         shutil.rmtree(run / "ray", ignore_errors=True)
     if news.refused:
         raise news.refused
+    if news.outcome:
+        return news.outcome
     if fit.error:
         raise VoxportraitError(f"{run}: {_line(fit.error)} (begun again {restarts} times at most). {_ADVICE}") from None
-    assert news.outcome is not None
-    return news.outcome
+    return before
 
 
 _ADVICE = "What was saved is kept; run the same command again to go on."
 
 
-def _finished_already(run: Path, loader: Loader, options: dict[str, Any]) -> dict[str, Any] | None:
-    """Check what one worker can check; the outcome of a run that has nothing left to do."""
+def _begun(run: Path, loader: Loader, options: dict[str, Any]) -> dict[str, Any]:
+    """Check what one worker can check; where the run stands."""
     from training import loop
 
     system, unet = options.get("system", "full-input"), options.get("unet", 1)
@@ -101,8 +107,7 @@ def _finished_already(run: Path, loader: Loader, options: dict[str, Any]) -> dic
     steps = options.get("steps") or stage_preset(preset, unet).steps
     layout, seed = system_named(system).layout(layout), options.get("seed", 0)
     loop.begin(run, loader, system, unet, preset, layout=layout, seed=seed, steps=steps)
-    outcome = loop.outcome_of(run, steps, already_finished=True)
-    return outcome if outcome["finished"] else None
+    return loop.outcome_of(run, steps)
 
 
 def _ray() -> Any:
@@ -226,8 +231,9 @@ class _Fit:
             self.error = error
 
 
-def _watch(fit: _Fit, desk: Any, progress: Any, should_stop: Any) -> News:
-    """Until training has ended: tell how far it is, and ask it to stop."""
+def _watch(fit: _Fit, desk: Any, progress: Any, should_stop: Any, lacking: bool) -> News:
+    """Until training has ended: tell how far it is, and ask it to stop. lacking: it may never begin, and to stop is
+    then to leave it."""
     import ray
 
     news, told = News(), False
@@ -241,6 +247,8 @@ def _watch(fit: _Fit, desk: Any, progress: Any, should_stop: Any) -> News:
         if should_stop and not told and should_stop():
             desk.stop.remote()
             told = True
+            if lacking and news.place is None:
+                return news
 
 
 def _trainer(config: dict[str, Any], folder: Path, scaling: dict[str, Any], restarts: int) -> Any:

@@ -28,6 +28,7 @@ from featurestore.loader import Loader, Timing
 from training import card, samples
 from training.checkpoint import latest_checkpoint, read_checkpoint, restore, write_checkpoint
 from training.data import check_run, note_pictures, note_run, rights_of
+from training.device import device_named
 from training.metrics import Metrics, read_metrics
 from training.presets import cascade_of, stage_preset
 from training.ranks import Ranks
@@ -37,6 +38,9 @@ from training.step import Learner, learning_rate, parts
 
 CHECKPOINT_EVERY = 1000
 """Steps between checkpoints, and so the most that a kill costs."""
+
+VALIDATED = 2048
+"""Held-out clips that are validated on, at most, evenly spread: a tenth of a large corpus would hold up training."""
 
 
 def train(
@@ -68,14 +72,14 @@ def train(
     (done, total).
     Returns what was reached: see `outcome_of`; and of this call seconds, steps_per_second, samples_per_second and
     waited (share of the time spent waiting for data).
-    Raises UsageError for an unknown name or a directory that holds another run, VoxportraitError where the loss is no
-    longer finite.
+    Raises UsageError for an unknown name, a device that is not there or a directory that holds another run,
+    VoxportraitError where loss or weights are no longer finite.
     """
     # set up
     run, layout = Path(run), system_named(system).layout(layout)
     settings = stage_preset(preset, unet)
     steps = settings.steps if steps is None else steps
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = device_named(device)
     about = begin(run, loader, system, unet, preset, layout=layout, seed=seed, steps=steps, ranks=ranks)
     ranks.same("clips", loader.records.identity, "the store changes while they open it; train on a snapshot")
     torch.manual_seed(seed)
@@ -118,6 +122,8 @@ def train(
                 reported = meter.report(step, learning_rate(settings, step - 1, steps))
                 if book:
                     book.report(step, reported)
+            if saves and not learner.is_sound():
+                raise VoxportraitError(f"weights are no longer finite at step {step}: {_CALMER}")
             if book and (step % validate_every == 0 or step == steps):
                 book.validate(step)
             if book and sample_every and (step % sample_every == 0 or step == steps):
@@ -177,9 +183,9 @@ def outcome_of(run: Path, steps: int, already_finished: bool = False) -> dict[st
 
 @torch.no_grad()
 def validation_loss(stage: Stage, feed: Feed, seed: int, micro_batch: int | None = None) -> float | None:
-    """The mean loss over the held-out batches, with the same noise each time; None where there are none."""
+    """The mean loss over held-out clips, the same ones with the same noise each time; None where there are none."""
     losses, clips = [], 0
-    for fed in feed.validation():
+    for fed in feed.validation(VALIDATED):
         inputs, noise = stage.inputs(fed), stage.noise(fed.batch, seed, "validation")
         losses += [stage.loss(inputs[rows], noise[rows]).sum() for rows in parts(len(fed.batch), micro_batch)]
         clips += len(fed.batch)
@@ -231,6 +237,9 @@ class _Book:
         self.metrics.close()
 
 
+_CALMER = "train with a lower learning rate"
+
+
 @dataclass
 class _Meter:
     """Adds up losses on the device, and where the time went. samples: of the global batches."""
@@ -252,7 +261,7 @@ class _Meter:
         (loss,) = self.ranks.sums(torch.stack(self.losses).mean().item())
         self.losses.clear()
         if not math.isfinite(loss):
-            raise VoxportraitError(f"the loss is {loss} before step {step}: train with a lower learning rate")
+            raise VoxportraitError(f"the loss is {loss} before step {step}: {_CALMER}")
         totals = self.totals()
         return {
             "loss": loss,

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from training.files import write_whole
+
 
 class Metrics:
     """Writes <run>/metrics.jsonl, <run>/tensorboard/ and, for pictures, <run>/samples/tensorboard/.
@@ -16,9 +18,7 @@ class Metrics:
     def __init__(self, run: Path, step: int):
         self.path, self._pictures = run / "metrics.jsonl", run / "samples" / "tensorboard"
         kept = [row for row in read_metrics(run) if row["step"] <= step]
-        unfinished = self.path.with_suffix(".new")
-        unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        unfinished.replace(self.path)
+        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self._purge = step + 1 if step else None
         self._board = self._writer(run / "tensorboard")
         self._album: Any = None

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from featurestore.conditioning import Layout, System
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, VoxportraitError
 from featurestore.loader import Loader
 from featurestore.version import code_version
+from training.files import UNFINISHED, write_whole
 from training.presets import StagePreset, cascade_of
 
 _IDENTITY = ("system", "unet", "preset", "settings", "layout", "seed", "batch_size", "data")
@@ -56,21 +57,26 @@ def _speakers(loader: Loader, which: str) -> int:
 def open_run_directory(run: Path, about: dict[str, Any]):
     """Make the directory and write config.json, or check that it holds this very run.
 
-    Raises UsageError naming the first thing in which the run there differs.
+    Raises UsageError naming the first thing in which the run there differs, VoxportraitError where that cannot be read.
     """
     config = run / "config.json"
     if config.exists():
-        before = json.loads(config.read_text())
+        try:
+            before = json.loads(config.read_text())
+        except ValueError as error:
+            raise VoxportraitError(
+                f"{config} is damaged ({error}): a checkpoint.json of the run can stand in"
+            ) from None
         for key in _IDENTITY:
             was, now = _decisive(before.get(key)), _decisive(about[key])
             if was != now:
                 raise UsageError(
                     f"{run} holds another run: {_difference(key, was, now)}; take another directory or remove it"
                 )
-    elif run.exists() and any(run.iterdir()):
+    elif run.exists() and any(path.suffix != UNFINISHED for path in run.iterdir()):
         raise UsageError(f"{run} is not empty and not a run: take another directory")
     run.mkdir(parents=True, exist_ok=True)
-    config.write_text(json.dumps(about, indent=1))
+    write_whole(config, json.dumps(about, indent=1))
 
 
 def _decisive(part: Any) -> Any:

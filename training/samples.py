@@ -40,12 +40,12 @@ class Grid:
 
 @torch.no_grad()
 def draw(stage: Stage, feed: Feed, seed: int) -> Grid | None:
-    """The first held-out clips as the stage draws them now; None where none is held out.
+    """Some held-out clips, evenly spread, as the stage draws them now; None where none is held out.
 
     The noise is decided by the seed and the clip's place, so that grids of one run can be compared; no random state but
     its own is touched.
     """
-    with closing(feed.validation()) as batches:
+    with closing(feed.validation(CLIPS)) as batches:
         fed = next(batches, None)
         if fed is None:
             return None

@@ -22,6 +22,7 @@ from featurestore.draws import sample_seed
 from featurestore.errors import UsageError, VoxportraitError, choose
 from training import diffusion
 from training.checkpoint import Checkpoint, open_run
+from training.device import device_named
 from training.presets import Cascade, StagePreset, cascade_of
 from training.run import load_settings
 from training.samplers import SAMPLERS, STEPS, Denoise
@@ -55,9 +56,9 @@ class Portraitist:
         """Load U-Net 1 from the run directory `first` and U-Net 2 from `second`.
 
         layout: what the caller's data is meant for. Raises UsageError where the two runs are not U-Net 1 and 2 of one
-        system, VoxportraitError where a checkpoint was made with another layout.
+        system or the device is not there, VoxportraitError where a checkpoint was made with another layout.
         """
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        where = device_named(device)
         checkpoints = open_run(first, layout), open_run(second, layout)
         for number, (run, checkpoint) in enumerate(zip((first, second), checkpoints, strict=True), start=1):
             if checkpoint.about["unet"] != number:

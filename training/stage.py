@@ -164,6 +164,6 @@ class Stage:
         side, unit = self.preset.crop, self.size // (self.low_size or self.size)
         places = (self.size - side) // unit + 1
         corners = (corner * places).long().clamp(max=places - 1) * unit
-        return torch.stack(
-            [p[:, y : y + side, x : x + side] for p, (y, x) in zip(pictures, corners.tolist(), strict=True)]
-        )
+        y, x = (corners[:, :, None] + torch.arange(side, device=corners.device)).unbind(1)
+        sample = torch.arange(len(pictures), device=corners.device)
+        return pictures.permute(0, 2, 3, 1)[sample[:, None, None], y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from featurestore import feed
 from featurestore.errors import VoxportraitError
 from featurestore.records import Batch
-from training.checkpoint import uncompiled
 from training.presets import StagePreset
 from training.ranks import Ranks
 
@@ -60,7 +59,7 @@ class Learner:
     def __init__(self, stage: Trainable, ranks: Ranks = Ranks(), micro_batch: int | None = None):
         self.stage, self.ranks, self.micro_batch = stage, ranks, micro_batch
         ranks.share(stage.network.parameters())
-        self.average = copy.deepcopy(uncompiled(stage.network)).requires_grad_(False)
+        self.average = copy.deepcopy(stage.network).requires_grad_(False)
         settings = stage.preset
         self.optimizer = torch.optim.Adam(
             stage.network.parameters(),
@@ -85,6 +84,11 @@ class Learner:
         self.optimizer.step()
         update_average(self.average, network, settings.ema_decay, step)
         return loss
+
+    def is_sound(self) -> bool:
+        """Whether all weights are finite; waits for the device."""
+        norms = torch._foreach_norm([p.detach() for p in self.stage.network.parameters()])
+        return bool(torch.stack(norms).isfinite().all())
 
     def _gradients(self, fed: feed.Inputs, seed: int, samples: int) -> Tensor:
         while True:

@@ -102,11 +102,29 @@ def test_what_a_worker_refuses_is_one_line_and_is_not_tried_for_ever(ray_here, t
         cluster.train(tmp_path / "run", open_refused, 2, **OPTIONS)
 
 
+def test_workers_that_are_lost_too_often_are_one_line(ray_here, tmp_path):
+    with pytest.raises(
+        VoxportraitError, match=r"^.*/run: worker \d was lost: .* \(begun again 0 times at most\)\. What was"
+    ):
+        cluster.train(tmp_path / "run", partial(open_dying, tmp_path / "died"), 2, restarts=0, **OPTIONS)
+
+
+def test_workers_that_cannot_be_had_are_not_waited_for_once_asked_to_stop(ray_here, tmp_path):
+    told: list[str] = []
+    outcome = cluster.train(
+        tmp_path / "run", open_loader, 2, device="cuda", should_stop=lambda: True, told=told.append, **OPTIONS
+    )
+    assert (outcome["finished"], outcome["step"], outcome["checkpoint"]) == (False, 0, None)
+    assert told == ["2 workers need 2 GPUs, the Ray cluster has 0: waiting for more"]
+
+
 def test_what_the_driver_sees_is_said_without_ray(stopped_and_resumed, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert cluster.train(stopped_and_resumed, open_loader, 2, **OPTIONS)["already_finished"]
     with pytest.raises(UsageError, match="its seed is 0, not 1"):
         cluster.train(stopped_and_resumed, open_loader, 2, seed=1, **OPTIONS)
+    with pytest.raises(UsageError, match="unknown device 'gpu'"):
+        cluster.train(stopped_and_resumed, open_loader, 2, device="gpu", **OPTIONS)
     with pytest.raises(UsageError, match="a batch of 4 cannot be shared evenly by 3 ranks"):
         cluster.train(tmp_path / "run", open_loader, 3, **OPTIONS)
     with pytest.raises(UsageError, match=r"--workers and --ray-address need Ray .*: install it, or train without them"):

@@ -116,3 +116,27 @@ def test_samplers_keep_the_mean_and_spread_of_a_gaussian(sampler, schedule):
     drawn = SAMPLERS[sampler](denoise, draw, SCHEDULES[schedule], steps)
     assert drawn.mean().item() == pytest.approx(mean, abs=0.005)
     assert drawn.std().item() == pytest.approx(spread, rel=0.08)
+
+
+def test_a_crop_is_the_square_at_its_corner_on_the_grid_of_the_low_picture():
+    stage = Stage(2, SUPER_RESOLUTION, stage_preset("micro", 2), LAYOUTS["slf"], CPU)
+    pictures = torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    corner = torch.tensor([[0.0, 0.9999], [0.5, 0.26], [1.0, 0.0]])
+    cropped = stage._crop(pictures, corner)
+    want = [
+        picture[:, y : y + 32, x : x + 32] for picture, y, x in zip(pictures, (0, 48, 96), (96, 24, 0), strict=True)
+    ]
+    assert torch.equal(cropped, torch.stack(want))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_loss_reads_nothing_back_from_the_device(number):
+    """Meta tensors have no numbers to read: on a GPU each reading would wait for it."""
+    stage = Stage(number, SUPER_RESOLUTION, stage_preset("micro", number), LAYOUTS["slf"], CPU)
+    stage.network = lambda noisy, *told, **more: noisy * 2  # type: ignore[assignment]
+    side = stage.preset.crop or stage.size
+    with torch.device("meta"):
+        inputs = Inputs(torch.rand(3, 256, 768), torch.rand(3, 3, 128, 128), torch.rand(3, 3, 8, 8))
+        pictures = torch.rand(2, 3, 3, side, side)
+        noise = Noise(torch.rand(3), torch.rand(3), pictures[0], pictures[1], torch.rand(3) > 0.5, torch.rand(3, 2))
+    assert stage.loss(inputs, noise).shape == (3,)

@@ -23,7 +23,7 @@ from featurestore.feed import Feed
 from featurestore.store import Store
 from tests.featurestore.conftest import clip, fill, want
 from tests.training.clips import COLOURS, clips_in_memory
-from training import presets, samples
+from training import loop, presets, samples
 from training.checkpoint import latest_checkpoint, open_run
 from training.loop import train
 from training.metrics import read_metrics
@@ -303,6 +303,51 @@ def test_a_loss_that_is_not_finite_ends_training(tmp_path, monkeypatch):
     with pytest.raises(VoxportraitError, match="learning rate"):
         run(tmp_path / "wild")
     assert latest_checkpoint(tmp_path / "wild") is None
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    wild = replace(stage_preset("micro", 1), learning_rate=float("inf"), clip=0.0)
+    monkeypatch.setitem(presets.PRESETS, "micro", (wild, stage_preset("micro", 2)))
+    with pytest.raises(VoxportraitError, match="weights are no longer finite at step 1: train with a lower"):
+        run(tmp_path / "wild", steps=1)
+    assert latest_checkpoint(tmp_path / "wild") is None
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "unknown device 'gpu': take cpu"), ("mps", "unknown device 'mps'"), ("cuda:99", r"there is no cuda:99: ")],
+)
+def test_a_device_that_is_not_there_is_said_before_anything_is_made(tmp_path, device, message):
+    with pytest.raises(UsageError, match=message):
+        run(tmp_path / "run", device=device)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_killed_before_its_first_line_begins_anew_and_damage_is_named(tmp_path):
+    (tmp_path / "config.json.new").write_text("{")
+    run(tmp_path, steps=1)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(
+        VoxportraitError, match=r"config.json is damaged \(.*\): a checkpoint.json of the run can stand in"
+    ):
+        run(tmp_path, steps=1)
+
+
+def test_of_many_held_out_clips_some_are_validated_on_evenly_spread(monkeypatch):
+    class Numbers:
+        def inputs(self, fed):
+            return torch.tensor(fed.batch.rows.astype(float))
+
+        def noise(self, batch, seed, purpose):
+            return torch.zeros(len(batch))
+
+        def loss(self, inputs, noise):
+            return inputs
+
+    feed = Feed(clips_in_memory(held_out=tuple(range(4, 12))), LAYOUTS["slf"], allow_missing=True)
+    for most, rows in [(100, range(4, 12)), (4, (4, 6, 8, 10)), (3, (4, 6, 9))]:
+        monkeypatch.setattr(loop, "VALIDATED", most)
+        assert loop.validation_loss(Numbers(), feed, 0, micro_batch=2) == np.mean(rows)  # type: ignore[arg-type]
 
 
 def test_the_learning_rate_warms_up_and_comes_down():

@@ -1,11 +1,13 @@
 """A step: the same in one piece or many, and it goes on where memory ends."""
 
+import resource
+
 import pytest
 import torch
 
 from featurestore.errors import VoxportraitError
 from tests.training.plain import PlainStage, batch, weights
-from training.checkpoint import open_run, restore, uncompiled, write_checkpoint
+from training.checkpoint import open_run, restore, write_checkpoint
 from training.step import Learner
 
 
@@ -62,15 +64,30 @@ def test_the_gradient_is_clipped_as_a_whole_and_not_in_pieces():
         assert norm == pytest.approx(0.01, rel=1e-3)
 
 
-def test_a_compiled_network_has_its_own_weights_names_on_the_disk(tmp_path):
-    stage = PlainStage()
-    stage.network = torch.compile(stage.network, backend="eager")  # type: ignore[assignment]
-    learner, _ = learnt(stage, steps=2)
-    write_checkpoint(tmp_path, 2, {}, stage.network, learner.average, learner.optimizer)
-    plain = Learner(PlainStage())
-    restore(open_run(tmp_path), plain.stage.network, plain.average, plain.optimizer)
-    assert torch.equal(weights(plain), weights(learner))
-    assert uncompiled(stage.network) is not stage.network
+def write(folder, step, learner):
+    return write_checkpoint(folder, step, {}, learner.stage.network, learner.average, learner.optimizer)
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_the_one_before_and_nothing_else(tmp_path):
+    learner = Learner(PlainStage())
+    first, before = write(tmp_path, 1, learner), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(VoxportraitError, match=r"step-00000002 cannot be written: .*; make room: "):
+            write(tmp_path, 2, learner)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "checkpoints").iterdir()) == [first]
+
+
+@pytest.mark.parametrize("part", ["model", "average", "optimizer"])
+def test_a_damaged_or_missing_part_of_a_checkpoint_is_named_in_a_line(tmp_path, part):
+    learner = Learner(PlainStage())
+    path = write(tmp_path, 1, learner) / f"{part}.safetensors"
+    for spoil in (lambda: path.write_bytes(path.read_bytes()[:-1]), path.unlink):
+        spoil()
+        with pytest.raises(VoxportraitError, match=rf"^.* not a readable checkpoint: {part}\.safetensors: [^\n]*$"):
+            restore(open_run(tmp_path), learner.stage.network, learner.average, learner.optimizer)
 
 
 @pytest.mark.parametrize("fused", [False, True])
