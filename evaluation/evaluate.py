@@ -68,7 +68,7 @@ def evaluate(
     Raises VoxportraitError where portraits of one system come from different checkpoints, a clip is not there, or no
     clip of the split has a face.
     """
-    from evaluation.portraits import by_system_and_scale
+    from evaluation.portraits import by_system_and_scale, digest
 
     _check_origin(drawings)
     recognisers = [recogniser("dlib")] if recognisers is None else list(recognisers)
@@ -92,6 +92,7 @@ def evaluate(
             "cond_scale": scale,
             "image_guide": SYSTEMS[system].image_guide,
             "checkpoints": group[0].about["checkpoints"],
+            "portraits": digest(group),
             "untrained": sorted({key for drawing in group for key in drawing.about.get("untrained", ())}),
         }
         for row, ((system, scale), group) in zip(judged, drawn.items(), strict=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from featurestore.clip import SPLITS
 from featurestore.errors import VoxportraitError
 from featurestore.records import Records
 
@@ -31,6 +32,11 @@ AT_ONCE = 256
 def speaker_of(clip_id: str) -> str:
     """`<dataset>/<speaker>` of a clip's id: speakers of two datasets are never one."""
     return "/".join(clip_id.split("/")[:2])
+
+
+def held_out_of(split: str, splits: Sequence[str] = SPLITS) -> str:
+    """The split whose speakers are others than those of this one: train, if it is there and is not this one."""
+    return next((one for one in splits if one != split), "train")
 
 
 def video_of(clip_id: str) -> str:
@@ -104,9 +110,8 @@ def _records(source: "Store | Records", split: str) -> Records:
     from featurestore.conditioning import LAYOUTS
     from featurestore.store_records import StoreRecords
 
-    return StoreRecords(
-        cast("Store", source), LAYOUTS["slf"].only(*LABELS), missing="zero", split=split, held_out="train"
-    )
+    layout, others = LAYOUTS["slf"].only(*LABELS), held_out_of(split)
+    return StoreRecords(cast("Store", source), layout, missing="zero", split=split, held_out=others)
 
 
 def read_columns(store: "Store", clip_ids: Sequence[str], columns: Sequence[str]) -> "pa.Table":

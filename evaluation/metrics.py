@@ -48,14 +48,15 @@ def ranks(
     """The place, from 1, of each query's own gallery entry when the gallery is sorted by distance to the query.
 
     queries: (N, D); gallery: (G, D); truth: (N,) rows of the gallery; metric: `l2` or `cosine`. Entries at the same
-    distance count as nearer, so that an embedding that maps everything to one point finds nobody. Returns (N,) int.
+    distance count as nearer, so that an embedding that maps everything to one point finds nobody, and so do those at no
+    distance: one that is not a number finds nobody either. Returns (N,) int.
     """
     if not len(queries):
         return np.empty(0, np.int64)
     distance = _DISTANCES[choose("metric", metric, _DISTANCES)]
     queries, gallery = np.asarray(queries, np.float64), np.asarray(gallery, np.float64)
     apart = (distance(query, gallery) for query in queries)
-    return np.array([(row <= row[own]).sum() for row, own in zip(apart, truth, strict=True)], np.int64)
+    return np.array([(~(row > row[own])).sum() for row, own in zip(apart, truth, strict=True)], np.int64)
 
 
 def _cosine(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:

@@ -4,8 +4,9 @@
     drawings = draw_portraits(store, portraitist, [1.0, 3.0], "portraits")
 
 <out>/<system>/scale-3/<speaker>-<digest>.png, the 32 px picture of the first U-Net beside it as ...-coarse.png, and
-index.json. Every picture says in its own metadata that it is generated, from what and by which weights; drawing again
-makes only those that are not there or were made otherwise. Importable without Arrow, Lance or Ray.
+index.json, which is there when all of them are. Every picture says in its own metadata that it is generated, from what
+and by which weights; drawing again makes only those that are not there or were made otherwise, whatever the code's
+version. Importable without Arrow, Lance or Ray.
 """
 
 import hashlib
@@ -42,9 +43,10 @@ METADATA = "voxportrait"
 class Drawing:
     """A drawn portrait. picture: 128 px PNG; coarse: the 32 px PNG it was enlarged from; about: what made it.
 
-    about: generated, clip_id, system, cond_scale, seed, sampler and its steps, input (sha256 of what the model was
-    given), checkpoints, untrained, absent, code; `given`: the attributes that were given instead of the stored ones;
-    of a recording `recording` and `image_guide`: sha256 of the files.
+    about: generated, clip_id, system, cond_scale, seed (the picture's own, made of the `base_seed` that was asked for),
+    sampler and its steps, input (sha256 of what the model was given), checkpoints, untrained, absent, code;
+    `given`: the attributes that were given instead of the stored ones; of a recording `recording` and `image_guide`:
+    sha256 of the files.
     """
 
     picture: Path
@@ -135,8 +137,7 @@ def draw(
         ]
         for scale, so_far in drawings.items():
             wanted = [_drawing(folders[scale], {**about, "cond_scale": scale}) for about in abouts]
-            _draw_lacking(portraitist, wanted, inputs, batch_size, sampler, steps)
-            so_far += wanted
+            so_far += _drawn(portraitist, wanted, inputs, batch_size, sampler, steps)
             done += len(wanted)
             if progress:
                 progress(done, total)
@@ -164,6 +165,25 @@ def by_system_and_scale(drawings: Iterable[Drawing]) -> dict[tuple[str, float], 
     for drawing in sorted(drawings, key=lambda d: (order.index(d.system), d.cond_scale, d.clip_id)):
         groups.setdefault((drawing.system, drawing.cond_scale), []).append(drawing)
     return groups
+
+
+def other_code(drawings: Iterable[Drawing]) -> str:
+    """A line about pictures that another version of the code drew than this one; "" where there are none."""
+    codes = [one.about["code"] for one in drawings]
+    others = [code for code in codes if code != code_version()]
+    if not others:
+        return ""
+    return (
+        f"{len(others)} of {len(codes)} portraits were there before, drawn by version {', '.join(sorted(set(others)))} "
+        f"of the code; this is {code_version()}. To draw them anew, remove them first"
+    )
+
+
+def digest(drawings: Iterable[Drawing]) -> str:
+    """sha256 over what drawings say of themselves, in any order: equal for the same pictures."""
+    return hashlib.sha256(
+        "\n".join(sorted(json.dumps(one.about, sort_keys=True) for one in drawings)).encode()
+    ).hexdigest()
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -240,23 +260,28 @@ def _describe_input(clip_id: str, i: int, inputs: Mapping[str, np.ndarray], seed
     for key in sorted(inputs):
         content.update(key.encode() + np.ascontiguousarray(inputs[key][i]).tobytes())
     own = hashlib.sha256(f"{seed}/{clip_id}".encode()).digest()
-    return {"clip_id": clip_id, "seed": int.from_bytes(own[:6], "big"), "input": content.hexdigest()}
+    return {
+        "clip_id": clip_id,
+        "seed": int.from_bytes(own[:6], "big"),
+        "base_seed": seed,
+        "input": content.hexdigest(),
+    }
 
 
-def _draw_lacking(
+def _drawn(
     portraitist: "Portraitist",
     wanted: Sequence[Drawing],
     inputs: Mapping[str, np.ndarray],
     batch_size: int,
     sampler: str | None,
     steps: int | None,
-) -> None:
-    """Draw and save those of one batch and scale that are not there, broken, or made otherwise."""
-    lacking = [
-        i for i, one in enumerate(wanted) if any(_metadata(path) != one.about for path in (one.picture, one.coarse))
-    ]
+) -> list[Drawing]:
+    """Those of one batch and scale: drawn and saved where they are not there, broken, or made otherwise."""
+    there = [_there(one) for one in wanted]
+    lacking = [i for i, one in enumerate(there) if one is None]
     if not lacking:
-        return
+        return [one for one in there if one]
+    wanted[0].picture.with_name(INDEX).unlink(missing_ok=True)
     made = portraitist.draw(
         {key: values[lacking] for key, values in inputs.items() if key != "guide"},
         [wanted[i].about["seed"] for i in lacking],
@@ -269,6 +294,19 @@ def _draw_lacking(
     for i, picture, coarse in zip(lacking, made.pictures, made.coarse, strict=True):
         _save(wanted[i].coarse, coarse, wanted[i].about)
         _save(wanted[i].picture, picture, wanted[i].about)
+    return [one or asked for one, asked in zip(there, wanted, strict=True)]
+
+
+def _there(wanted: Drawing) -> Drawing | None:
+    """What is on disk already, as it says of itself; None where a picture lacks or was made otherwise.
+
+    The code's version is let be different: a change of code seldom changes pictures, and to draw thousands again for
+    each would be waste. `other_code` tells of it.
+    """
+    found = [_metadata(path) for path in (wanted.picture, wanted.coarse)]
+    if all(one is not None and {**one, "code": ""} == {**wanted.about, "code": ""} for one in found):
+        return Drawing(wanted.picture, wanted.coarse, found[0] or {})
+    return None
 
 
 def _first_of_each_speaker(records: Records) -> dict[str, int]:
@@ -315,14 +353,22 @@ def _metadata(path: Path) -> dict[str, Any] | None:
     try:
         with Image.open(path) as picture:
             picture.load()
-            return json.loads(picture.info[METADATA])
+            about = json.loads(picture.info[METADATA])
+            return about if isinstance(about, dict) else None
     except (OSError, KeyError, ValueError, UnidentifiedImageError):
         return None
 
 
+def without_meaning(untrained: Iterable[str]) -> str:
+    """The sentence about inputs that untrained weights made; "" where there are none."""
+    names = ", ".join(sorted(set(untrained)))
+    return f"Made with untrained weights, without meaning: {names}." if names else ""
+
+
 def save(path: Path, picture: Image.Image, about: Mapping[str, Any], description: str) -> None:
-    """Write a PNG whole or not at all, with what made it and, for whoever opens it, a sentence about it."""
-    entries = PngInfo()
+    """Write a PNG whole or not at all, with what made it and, for whoever opens it, sentences about it: the
+    description, and which of its inputs untrained weights made."""
+    entries, description = PngInfo(), " ".join(filter(None, (description, without_meaning(about["untrained"]))))
     entries.add_text("Software", f"voxportrait {about['code']}")
     entries.add_text("Description", description)
     entries.add_text(METADATA, json.dumps(about))

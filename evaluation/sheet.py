@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from evaluation.faces import read_faces
-from evaluation.portraits import Drawing, by_system_and_scale, read_picture, save
+from evaluation.portraits import Drawing, by_system_and_scale, read_picture, save, without_meaning
 from featurestore.errors import VoxportraitError
 
 if TYPE_CHECKING:
@@ -68,9 +68,8 @@ def scales_sheet(drawings: Sequence[Drawing], guide: np.ndarray | None, out: Pat
 def _write(sheet: Image.Image, drawings: Sequence[Drawing], description: str, out: Path) -> Path:
     """Save a sheet with what made its portraits, and a line below it where untrained weights did."""
     untrained = sorted({key for drawing in drawings for key in drawing.about["untrained"]})
-    if untrained:
-        line = f"Made with untrained weights, without meaning: {', '.join(untrained)}."
-        sheet, description = _with_line(sheet, line), f"{description} {line}"
+    if line := without_meaning(untrained):
+        sheet = _with_line(sheet, line)
     about: dict[str, Any] = {"generated": True, "code": drawings[0].about["code"], "untrained": untrained}
     save(out, sheet, about | {"portraits": [drawing.about for drawing in drawings]}, description)
     return out

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluation.faces import held_out_of
 from evaluation.gallery import SAME_FRAME
 from evaluation.portraits import Drawing, draw
 from featurestore.conditioning import LAYOUTS, SYSTEMS, Layout
@@ -49,10 +50,14 @@ class Source:
 
     @property
     def judged(self) -> "Store | Records":
-        """What `evaluate` takes: the store, else the export's records, of which the training split is held out."""
-        if self.export is None and self.store is not None:
+        """What `evaluate` takes: the store, else the export's records, of which other speakers are held out."""
+        if self.export is None:
+            assert self.store is not None
             return self.store
-        return self.records(None, held_out="train")
+        from featurestore.exports import About
+        from featurestore.tensor_file import TensorFile
+
+        return self.records(None, held_out=held_out_of(self.split, About.of(TensorFile(self.export)).splits))
 
 
 def trained_systems(runs: str | os.PathLike[str]) -> list[str]:

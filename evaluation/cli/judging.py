@@ -1,6 +1,5 @@
 """`voxportrait evaluate`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -8,19 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from evaluation.cli.options import Portraits
+from evaluation.cli.options import Export, Portraits, Split, Store, keep, source_of
 from featurestore.console import Json, bar, print_json, print_table, say
 
 
 def evaluate(
-    store: Annotated[
-        str | None, typer.Option(envvar="VOXPORTRAIT_STORE", help="The store: a folder or an object-store URI.")
-    ] = None,
-    export: Annotated[
-        Path | None, typer.Option(help="Instead of the store: a file of `store export` with the split's faces.")
-    ] = None,
+    store: Store = None,
+    export: Export = None,
     portraits: Portraits = Path("portraits"),
-    split: Annotated[str, typer.Option(help="Of which the portraits are: train, val or test.")] = "test",
+    split: Split = "test",
     recognisers: Annotated[
         list[str] | None,
         typer.Option("--recogniser", help="dlib or a DeepFace model (vgg_face, arcface, ...); several, said again."),
@@ -43,39 +38,19 @@ def evaluate(
     from evaluation.portraits import read_drawings
 
     drawings = read_drawings(portraits)
-    source = _source(store, export, split)
+    source = source_of(store, export, split)
     asked = dict.fromkeys(product(recognisers or ["dlib"], metrics or ["l2"]))
     by = [recogniser(name, metric, device) for name, metric in asked]
     told = deepface_attributes(device) if attributes else None
     distance = Fid.load(device) if fid else None
     with bar("judging") as progress:
-        result = run(source, drawings, by, told, distance, split=split, progress=progress)
+        result = run(source.judged, drawings, by, told, distance, split=split, progress=progress)
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
+        keep(result, source, out)
     if as_json:
         print_json(result)
         return
     _show(result)
-
-
-def _source(store: str | None, export: Path | None, split: str) -> Any:
-    """The store, or the records of an export."""
-    from featurestore.clip import SPLITS
-    from featurestore.errors import UsageError, choose
-
-    choose("split", split, SPLITS)
-    if (store is None) == (export is None):
-        raise UsageError("say which faces to judge by: --store, or --export for a file of voxportrait store export")
-    if store is not None:
-        import featurestore
-
-        return featurestore.open(store)
-    from featurestore.exports import About, ExportRecords
-    from featurestore.tensor_file import TensorFile
-
-    others = "train" if "train" in About.of(TensorFile(Path(str(export)))).splits else "val"
-    return ExportRecords(str(export), missing="zero", split=split, held_out=others)
 
 
 def _show(result: Mapping[str, Any]) -> None:
@@ -135,19 +110,15 @@ def _show_likeness(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
 
 
 def _show_groups(result: Mapping[str, Any]) -> None:
-    """Recall by group of each system at its best scale, in the first gallery by the first trained recogniser."""
-    gallery = next(iter(result["galleries"]))
-    key = next((key for key, judge in result["recognisers"].items() if not judge["untrained"]), None)
+    """Recall by group of each system at its best scale, in the leading gallery by the leading recogniser."""
+    from evaluation.sweep import best_rows, leading
+
+    gallery, key = leading(result)
     ranks = [str(k) for k in result["ranks"] if k < result["galleries"][gallery]["speakers"]]
-    if key is None or not ranks:
+    if not ranks or result["recognisers"][key]["untrained"]:
         return
-    best: dict[str, Mapping[str, Any]] = {}
-    for row in result["systems"]:
-        before = best.get(row["name"])
-        if before is None or _hits(row, gallery, key, ranks) > _hits(before, gallery, key, ranks):
-            best[row["name"]] = row
     table = []
-    for row in best.values():
+    for row in best_rows(result).values():
         for groups in row["groups"].values():
             for name, group in groups.items() if len(groups) > 1 else ():
                 recall = group["recall"][gallery][key]
@@ -155,11 +126,6 @@ def _show_groups(result: Mapping[str, Any]) -> None:
     if table:
         title = f"By group, each system at its best scale ({gallery}, {key}); % and 95 % interval"
         print_table(["", "scale", "group", "n", *(f"R@{k}" for k in ranks)], table, title)
-
-
-def _hits(row: Mapping[str, Any], gallery: str, key: str, ranks: Sequence[str]) -> list[int]:
-    recall = row["recall"][gallery][key]
-    return [recall[k]["hits"] for k in ranks if k in recall]
 
 
 def _show_significance(significance: Sequence[Mapping[str, Any]]) -> None:

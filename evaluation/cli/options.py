@@ -1,16 +1,65 @@
 """Options that several commands of this room have."""
 
+import json
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from featurestore.console import say
+
+if TYPE_CHECKING:
+    from evaluation.sweep import Source
+
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store", envvar="VOXPORTRAIT_STORE", help="The store: a folder or an object-store URI.", show_default=False
+    ),
+]
+Export = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file of `store export` instead; --store beside it says whether it still holds.", show_default=False
+    ),
+]
+Split = Annotated[str, typer.Option(help="Whose portraits: of each speaker of train, val or test.")]
 
 Runs = Annotated[Path, typer.Option(help="Where the runs of `voxportrait train` live.")]
 Portraits = Annotated[Path, typer.Option(help="The folder that `voxportrait sample` wrote.")]
 
 MOST_SCALE = 100
 """No conditional scale is larger."""
+
+
+def source_of(store: str | None, export: Path | None, split: str) -> "Source":
+    """Where people's data comes from. Of an export alone a line says what is not known of it."""
+    import featurestore
+    from evaluation.sweep import Source
+    from featurestore.clip import SPLITS
+    from featurestore.errors import UsageError, choose
+
+    choose("split", split, SPLITS)
+    if store is None and export is None:
+        raise UsageError("say whose portraits: --store, or --export for a file of voxportrait store export")
+    if export is not None and store is None:
+        from featurestore.exports import ExportRecords
+
+        say(ExportRecords(export, missing="zero", split=split).told)
+    return Source(featurestore.open(store) if store else None, export, split)
+
+
+def keep(result: Mapping[str, Any], source: "Source", path: Path) -> None:
+    """Write an evaluation as JSON. It names clips: a store is told, so that forgetting one of them removes it."""
+    if source.store is not None:
+        from featurestore import artifacts
+
+        named = [clip_id for gallery in result["galleries"].values() for clip_id in gallery["clip_ids"]]
+        artifacts.note(source.store, "picture", {path: artifacts.row_ids_of(source.store, named)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def parse_scales(text: str) -> list[float]:
@@ -29,7 +78,7 @@ def parse_scales(text: str) -> list[float]:
             f"--scales takes numbers from 0 to {MOST_SCALE} with commas between, or a range with or without a step: "
             f"1,3 or 0..8 or 0..8:0.5; not {text!r}"
         )
-    return list(dict.fromkeys(scales))
+    return list(dict.fromkeys(abs(scale) for scale in scales))
 
 
 def _scales(part: str) -> list[float]:

@@ -7,31 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluation.cli.options import Portraits, Runs, parse_scales
+from evaluation.cli.options import Export, Portraits, Runs, Split, Store, keep, parse_scales, source_of
 from featurestore.console import Json, bar, print_json, print_table, say
 
 if TYPE_CHECKING:
     from evaluation.portraits import Drawing
     from evaluation.sweep import Source
 
-MaybeStore = Annotated[
-    str | None,
-    typer.Option(
-        "--store", envvar="VOXPORTRAIT_STORE", help="The store: a folder or an object-store URI.", show_default=False
-    ),
-]
-Export = Annotated[
-    Path | None,
-    typer.Option(
-        help="A file of `store export` instead; --store beside it says whether it still holds.", show_default=False
-    ),
-]
-Split = Annotated[str, typer.Option(help="Whose portraits: of each speaker of train, val or test.")]
 EVALUATION = "evaluation.json"
 
 
 def sweep(
-    store: MaybeStore = None,
+    store: Store = None,
     export: Export = None,
     runs: Runs = Path("runs"),
     systems: Annotated[
@@ -42,6 +29,7 @@ def sweep(
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Judge all of them too.")] = False,
     split: Split = "test",
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, max=256, help="Portraits that are drawn at once.")] = 8,
     sampler: Annotated[str | None, typer.Option(help="Instead of the preset's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps a U-Net, instead of the preset's.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
@@ -51,16 +39,22 @@ def sweep(
 
     What was drawn before is not drawn again: a sweep that was stopped goes on when the same command is run again.
     """
+    from evaluation.portraits import other_code, without_meaning
     from evaluation.sweep import sweep as run
 
     numbers = parse_scales(scales)
     chosen = _trained(runs, systems)
-    source = _source(store, export, split)
+    source = source_of(store, export, split)
+    options = {"seed": seed, "sampler": sampler, "steps": steps, "batch_size": batch_size}
     with bar("sweep", "portraits") as progress:
-        drawings = run(source, chosen, runs, numbers, out, device, progress, seed=seed, sampler=sampler, steps=steps)
+        drawings = run(source, chosen, runs, numbers, out, device, progress, **options)
+    if line := other_code(drawings):
+        say(line)
+    if line := without_meaning(key for one in drawings for key in one.about["untrained"]):
+        say(line)
     result = _judge(source, drawings, device) if evaluate else {}
     if evaluate:
-        (out / EVALUATION).write_text(json.dumps(result, indent=1) + "\n")
+        keep(result, source, out / EVALUATION)
         _write_cards(runs, chosen, result)
     if as_json:
         print_json({"systems": chosen, "scales": numbers, "portraits": len(drawings), "out": str(out), **_told(result)})
@@ -73,7 +67,7 @@ def sweep(
 
 
 def report(
-    store: MaybeStore = None,
+    store: Store = None,
     export: Export = None,
     runs: Runs = Path("runs"),
     portraits: Portraits = Path("portraits"),
@@ -95,11 +89,14 @@ def report(
     from evaluation.portraits import INDEX, read_drawings
     from evaluation.report import build_report
 
-    source = _source(store, export, split)
+    source = source_of(store, export, split)
     drawings = read_drawings(portraits) if any(portraits.glob(f"*/scale-*/{INDEX}")) else []
     folders = sorted(folder.parent for folder in runs.glob("*/config.json"))
     result = _evaluation(source, drawings, evaluation, portraits)
-    about = {"commands": _commands(folders, drawings, store, export, runs, portraits, out)}
+    about = {
+        "commands": _commands(folders, drawings, store, export, runs, portraits, out),
+        "seen": split == "train",
+    }
     page = build_report(source.judged, folders, result, drawings, {}, out / "index.html", about)
     if as_json:
         print_json({"page": str(page), "portraits": len(drawings), "runs": len(folders)})
@@ -127,16 +124,6 @@ def _trained(runs: Path, systems: str | None) -> list[str]:
     return chosen
 
 
-def _source(store: str | None, export: Path | None, split: str) -> "Source":
-    import featurestore
-    from evaluation.sweep import Source
-    from featurestore.errors import UsageError
-
-    if store is None and export is None:
-        raise UsageError("say whose portraits: --store, or --export for a file of voxportrait store export")
-    return Source(featurestore.open(store) if store else None, export, split)
-
-
 def _judge(source: "Source", drawings: Sequence["Drawing"], device: str | None = None) -> dict[str, Any]:
     """As `voxportrait evaluate` judges when it is told nothing more."""
     from evaluation.evaluate import evaluate
@@ -161,16 +148,17 @@ def _evaluation(
     source: "Source", drawings: Sequence["Drawing"], given: Path | None, portraits: Path
 ) -> Mapping[str, Any]:
     """What was judged: read where it is of these very portraits, else judged now; {} without portraits."""
+    from evaluation.portraits import by_system_and_scale, digest
     from featurestore.errors import UsageError
 
     path = given or portraits / EVALUATION
     if path.exists():
         try:
             found = json.loads(path.read_text())
-            judged = {(row["name"], row["cond_scale"], json.dumps(row["checkpoints"])) for row in found["systems"]}
+            judged = {(row["name"], row["cond_scale"], row.get("portraits")) for row in found["systems"]}
         except (ValueError, KeyError, TypeError):
             raise UsageError(f"{path} is not the JSON of voxportrait evaluate: leave it out, or judge again") from None
-        drawn = {(one.system, one.cond_scale, json.dumps(one.about["checkpoints"])) for one in drawings}
+        drawn = {(*key, digest(group)) for key, group in by_system_and_scale(drawings).items()}
         if given or judged == drawn:
             return found
         say(f"{path} is of other portraits than are there now: they are judged again")
@@ -198,14 +186,30 @@ def _commands(
             f"--preset {about['preset']} --steps {about['steps']} --batch-size {about['batch_size']} "
             f"--seed {about['seed']} --missing {about['data'].get('missing', 'refuse')}"
         )
-    if drawings:
-        systems = ",".join(dict.fromkeys(one.system for one in drawings))
-        scales = ",".join(f"{scale:g}" for scale in sorted({one.cond_scale for one in drawings}))
+    made: dict[str, list[Drawing]] = {}
+    for drawing in drawings:
+        made.setdefault(_options(drawing.about), []).append(drawing)
+    for options, group in made.items():
+        systems = ",".join(dict.fromkeys(one.system for one in group))
+        scales = ",".join(f"{scale:g}" for scale in sorted({one.cond_scale for one in group}))
         commands.append(
-            f"voxportrait sweep {data} --runs {runs.name} --systems {systems} --scales {scales} --out {portraits.name} "
-            "--evaluate"
+            f"voxportrait sweep {data} --runs {runs.name} --systems {systems} --scales {scales} --out {portraits.name}"
+            f"{options} --evaluate"
         )
     return [*commands, f"voxportrait report {data} --runs {runs.name} --portraits {portraits.name} --out {out.name}"]
+
+
+def _options(about: Mapping[str, Any]) -> str:
+    """The options of `sweep` that made a picture, as far as they are none of its own."""
+    from training.presets import stage_preset
+
+    presets = [stage_preset(one["preset"], one["unet"]) for one in about["checkpoints"]]
+    asked = {
+        "sampler": about["sampler"] if about["sampler"] != [one.sampler for one in presets] else [],
+        "steps": about["sampler_steps"] if about["sampler_steps"] != [one.sampler_steps for one in presets] else [],
+        "seed": [about["base_seed"]] if about.get("base_seed") else [],
+    }
+    return "".join(f" --{name} {values[0]}" for name, values in asked.items() if values)
 
 
 def _told(result: Mapping[str, Any]) -> dict[str, Any]:

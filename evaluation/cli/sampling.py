@@ -5,20 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluation.cli.options import Runs, parse_scales
+from evaluation.cli.options import Export, Runs, Split, Store, parse_scales, source_of
 from featurestore.console import Json, bar, print_json, print_table, say
 
 if TYPE_CHECKING:
     from featurestore.records import Records
-    from training.sampling import Portraitist
 
 
 def sample(
-    store: Annotated[
-        str | None,
-        typer.Option(envvar="VOXPORTRAIT_STORE", help="Draw people of this store: a folder or a URI."),
-    ] = None,
-    export: Annotated[Path | None, typer.Option(help="Draw people of this file of `store export`.")] = None,
+    store: Store = None,
+    export: Export = None,
     audio: Annotated[
         list[str] | None, typer.Option(help="Draw from this sound file or video; may be said again for another.")
     ] = None,
@@ -34,7 +30,7 @@ def sample(
         str, typer.Option(help="Conditional scales: 0,1.5,3 or a range as 0..8; 0 ignores the input.")
     ] = "1,3",
     out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("portraits"),
-    split: Annotated[str, typer.Option(help="Whose portraits: of each speaker of train, val or test.")] = "test",
+    split: Split = "test",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     sampler: Annotated[
         str | None, typer.Option(help="ddim, dpm-solver++ or ancestral, instead of the preset's.")
@@ -52,7 +48,7 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Draw portraits of speakers that were not trained on: from a recording, or from a store's clips."""
-    from evaluation.portraits import Drawing, draw, read_about
+    from evaluation.portraits import Drawing, draw, other_code, read_about, without_meaning
     from evaluation.recording import check_inputs, draw_each, hear
     from featurestore.conditioning import given
     from featurestore.conditioning import system as system_named
@@ -84,12 +80,11 @@ def sample(
     options: dict[str, Any] = {"seed": seed, "sampler": sampler, "steps": steps, "attributes": attributes}
     if from_files:
         heard = hear(portraitist, recordings, image_guide, tuple(attributes), say)
-        if heard.untrained:
-            say(f"made with untrained weights, without meaning: {', '.join(heard.untrained)}")
         records: Records = heard.records
         names, options["sources"] = heard.names, heard.sources
     else:
-        records = _records(portraitist, store, export, split)
+        missing = portraitist.about[0]["data"].get("missing", "zero")
+        records = source_of(store, export, split).records(portraitist.layout, missing)
         names = {clip_id: clip_id.replace("/", "-") for clip_id in clip or ()}
     sheets, drawings = list[Path](), list[Drawing]()
     with bar(system, "portraits") as progress:
@@ -101,30 +96,14 @@ def sample(
         say(f"{len(set(numbers))} portraits in {sheet.parent}, side by side in {sheet}")
     if drawings:
         say(f"{len(drawings)} portraits in {out / system}")
+        if line := other_code(drawings):
+            say(line)
+    made = [read_about(sheet) for sheet in sheets] or [one.about for one in drawings]
+    if line := without_meaning(key for about in made for key in about["untrained"]):
+        say(line)
     if as_json:
-        sheet_lines = [{"sheet": str(sheet), **read_about(sheet)} for sheet in sheets]
-        print_json(sheet_lines or [{"picture": str(one.picture), **one.about} for one in drawings])
-
-
-def _records(portraitist: "Portraitist", store: str | None, export: Path | None, split: str) -> "Records":
-    """The clips of a split, of a store or of an export, whose missing inputs count as in training."""
-    missing = portraitist.about[0]["data"].get("missing", "zero")
-    if export is not None:
-        from featurestore.exports import ExportRecords
-
-        exported = ExportRecords(export, portraitist.layout, missing=missing, split=split)
-        if store is None:
-            say(exported.told)
-        else:
-            import featurestore
-            from featurestore.exporting import check
-
-            check(featurestore.open(store), exported)
-        return exported
-    import featurestore
-    from featurestore.store_records import StoreRecords
-
-    return StoreRecords(featurestore.open(store or ""), portraitist.layout, missing=missing, split=split)
+        name, paths = ("sheet", sheets) if sheets else ("picture", [one.picture for one in drawings])
+        print_json([{name: str(path), **about} for path, about in zip(paths, made, strict=True)])
 
 
 def _plain(value: Any) -> str:

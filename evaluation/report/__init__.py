@@ -39,7 +39,8 @@ def build_report(
     a store would say is left out too. folders: of runs. evaluation: of `evaluate`, or {}. throughput: step ->
     {"seconds", "count", "unit"}, count and unit optional; without a step `extract` the store's own jobs give it.
     about: "commands" (list of text), "machine" and "seeds" (name -> value), "synthetic" (that the people are, where
-    there is no store to tell), all optional, and whatever else is to be said of how it was made (name -> value).
+    there is no store to tell), "seen" (that models were trained on the people that were drawn), all optional, and
+    whatever else is to be said of how it was made (name -> value).
     Raises UsageError where a run is none, VoxportraitError where a drawing's picture or clip is gone.
     """
     trained = runs.read_runs(folders)
@@ -47,6 +48,7 @@ def build_report(
     stored = _of_store(source, layout) if isinstance(source, Store) else _NO_STORE
     synthetic = stored["people"]["synthetic"] if stored["people"] else bool(about.get("synthetic"))
     narrower = runs.sizes(trained)
+    grid = grids.systems_grid(source, drawings, evaluation)
     page = {
         "style": (HERE / "style.css").read_text(),
         **stored,
@@ -54,14 +56,18 @@ def build_report(
         "synthetic": synthetic,
         "steps": _steps(throughput, stored["extraction"]),
         "runs": trained,
-        "gallery": grids.systems_grid(source, drawings, evaluation),
+        "gallery": grid,
         "scale_grids": grids.scale_grids(source, drawings),
         "sizes": narrower,
         "paper": runs.PAPER,
         "commands": about.get("commands", ()),
         "machine": about.get("machine", {}),
         "seeds": about.get("seeds", {}),
-        "other": {k: v for k, v in about.items() if k not in ("commands", "machine", "seeds", "synthetic")},
+        "seen": bool(about.get("seen")),
+        "other": {k: v for k, v in about.items() if k not in ("commands", "machine", "seeds", "synthetic", "seen")},
+        "hero": _hero(grid),
+        "untrained_portraits": sorted({key for one in drawings for key in one.about["untrained"]}),
+        "portrait_codes": sorted({one.about["code"] for one in drawings} - {code_version()}),
         "code": code_version(),
     }
     out = Path(out)
@@ -133,6 +139,12 @@ def _judged(evaluation: Mapping[str, Any], synthetic: bool, sizes: Sequence[Mapp
     }
 
 
+def _hero(grid: Mapping[str, Any] | None) -> int:
+    """The column of a grid that stands for all: the whole system's, else the first."""
+    systems = [column["system"] for column in grid["columns"]] if grid else []
+    return systems.index("full-input") if "full-input" in systems else 0
+
+
 def _headline(evaluation: Mapping[str, Any], comparison: Comparison) -> list[dict[str, Any]]:
     """The best system's recall at the first k in each gallery."""
     best = best_rows(evaluation)
@@ -145,6 +157,7 @@ def _headline(evaluation: Mapping[str, Any], comparison: Comparison) -> list[dic
             found.append(
                 {
                     "system": name,
+                    "untrained": evaluation["recognisers"][comparison.recogniser]["untrained"],
                     "gallery": gallery.replace("-", " "),
                     "value": cell.value if cell else "",
                     "interval": cell.interval if cell else "",

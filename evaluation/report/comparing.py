@@ -30,7 +30,7 @@ class Comparison:
             "size": _size(list(sizes)),
             "recogniser": _recogniser(evaluation["recognisers"], recogniser),
             "galleries": _galleries(evaluation["galleries"]),
-            "judge": _judge(evaluation.get("attributes") or {}),
+            "judge": _judge(evaluation),
             "best": "Each system stands at the scale of its highest R@1, here as in the paper: picked after seeing the "
             "result, which flatters it.",
             "few": _few(evaluation),
@@ -84,9 +84,10 @@ def _galleries(galleries: Mapping[str, Any]) -> str:
     return f"{same}; no second video of these speakers was had." if "same-frame" in galleries else ""
 
 
-def _judge(attributes: Mapping[str, Any]) -> str:
-    if not attributes:
+def _judge(evaluation: Mapping[str, Any]) -> str:
+    if not any(row.get("attributes") for row in evaluation["systems"]):
         return ""
+    attributes = evaluation.get("attributes") or {}
     judge = str(attributes.get("judge") or "a classifier")
     if untrained := attributes.get("untrained"):
         return f"Judged by {judge}, untrained in {', '.join(untrained)}: there the numbers have no meaning."

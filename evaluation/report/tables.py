@@ -367,7 +367,7 @@ def significance(evaluation: Mapping[str, Any], comparison: Comparison) -> Table
         ["best scales", *(f"both at {scale:g}" for scale in scales)],
         groups,
         "the paper's",
-        comparison.of("people", "galleries", "few"),
+        comparison.of("people", "recogniser", "galleries", "few"),
         "S weighs by how much recall grows when an input is given: R@1 ten times, R@3 five, R@5 three, R@10 once "
         "(Equations 3 and 4). Bands: to 20 minor, 40 moderate, 60 considerable, 80 significant, above that profound. "
         "Not defined where the system without the input finds nobody. Intervals are bootstrapped over speakers, and "
@@ -406,14 +406,16 @@ def by_group(evaluation: Mapping[str, Any], comparison: Comparison) -> Table | N
                     name: recalls(one, gallery, comparison.recogniser) if one else {} for name, one in members.items()
                 }
                 if any(found.values()):
-                    lines.append(Line("here", value, [share(one.get("1")) for one in found.values()], _words(gallery)))
+                    n = max(one["1"]["n"] for one in found.values() if "1" in one)
+                    shares = [share(one.get("1")) for one in found.values()]
+                    lines.append(Line("here", value, shares, f"{_words(gallery)}, n {n}"))
         groups.append(Group(lines, kind.replace("_", " ")))
     return Table(
         "groups",
         "R@1 by group",
         [f"{name}, scale {row['cond_scale']:g}" for name, row in best.items()],
         groups,
-        compare=comparison.of("few"),
+        compare=comparison.of("recogniser", "few"),
         caption="The same hits as above, apart by what is known of the speakers. Guessing is among the whole gallery.",
     )
 

@@ -15,6 +15,7 @@ from evaluation.faces import Faces, read_faces
 from evaluation.gallery import ANOTHER_VIDEO, SAME_FRAME, galleries
 from evaluation.judges import AttributeJudge, Recogniser
 from evaluation.portraits import Drawing, read_drawings
+from evaluation.sweep import Source
 from featurestore import inprocess
 from featurestore.clip import Clip
 from featurestore.conditioning import LAYOUTS
@@ -230,6 +231,16 @@ def test_the_corpus_s_truth_is_compared_with_and_groups_people(known_people, tmp
     assert row["groups"]["age_group"]["30-39"]["recall"][ANOTHER_VIDEO][KEY]["1"]["n"] == 2
     records = ExportRecords(path, missing="zero", split="test", held_out="train")
     assert evaluate(records, drawings, BY_COLOUR, judge) == result
+
+
+def test_the_average_face_is_of_others_whatever_the_split(known_people, tmp_path):
+    """Of an export that lacks the training split, those that it has."""
+    made, path = known_people
+    for split, others in (("train", 8), ("test", 4)):
+        assert len(Faces.of(Source(export=path, split=split).judged).records.held_out) == others
+    train = Faces.of(made, "train")
+    assert not set(train.records.clip_ids(train.records.held_out)) & set(train.rows)
+    assert len(Faces.of(made, "test").records.held_out) == 4
 
 
 def test_a_bare_machine_judges_by_an_export(known_people, tmp_path):

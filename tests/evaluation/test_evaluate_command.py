@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from featurestore.artifacts import row_ids_of
 from featurestore.conditioning import LAYOUTS
 from featurestore.exporting import export
 from pipelines import weights
@@ -59,13 +60,19 @@ def test_an_export_gives_what_its_store_gives(store, run, tmp_path):
     results = [run("--store", store.uri, "--json"), run("--export", path, "--json")]
     first, second = (json.loads(one.stdout.splitlines()[-1]) for one in results)
     assert first == second
+    assert "Whether somebody was forgotten since is known by the store alone" in results[1].stderr
+    checked = run("--export", path, "--store", store.uri, "--out", tmp_path / "kept.json", "--json")
+    assert json.loads(checked.stdout.splitlines()[-1]) == first
+    noted = store.table("artifacts").to_table(columns=["path", "row_ids"]).to_pylist()
+    (kept,) = [row for row in noted if row["path"] == str(tmp_path / "kept.json")]
+    named = {clip_id for gallery in first["galleries"].values() for clip_id in gallery["clip_ids"]}
+    assert sorted(kept["row_ids"]) == sorted(row_ids_of(store, sorted(named)))
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ((), "say which faces to judge by"),
-        (("--store", "a", "--export", "b"), "say which faces to judge by"),
+        ((), "say whose portraits"),
         (("--store", "a", "--split", "tests"), "Did you mean 'test'"),
     ],
 )

@@ -54,6 +54,13 @@ def test_an_embedding_that_sees_no_difference_finds_nobody():
     assert [r.hits for r in recalls_of(ranks(same, same, range(12), "cosine"), 12).values()] == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_an_embedding_that_is_no_number_is_a_miss_and_counts(metric):
+    gallery = np.eye(3)
+    queries = np.array([[np.nan] * 3, [0, 1, 0], [0, 0, 0]])
+    assert ranks(queries, gallery, [0, 1, 2], metric).tolist() == [3, 1, 3]
+
+
 def test_a_k_that_reaches_the_gallery_is_left_out():
     assert list(recalls(LINE[:10], LINE[:10], range(10))) == [1, 3, 5]
     assert list(recalls(LINE[:3], LINE[:3], range(3))) == [1]

@@ -10,7 +10,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from evaluation.portraits import by_system_and_scale, draw_portraits, read_drawings, read_picture
+from evaluation.portraits import (
+    by_system_and_scale,
+    digest,
+    draw_portraits,
+    other_code,
+    read_about,
+    read_drawings,
+    read_picture,
+)
 from evaluation.sheet import portrait_sheet
 from featurestore.artifacts import row_ids_of
 from featurestore.errors import UsageError, VoxportraitError
@@ -42,6 +50,7 @@ def test_a_picture_carries_what_made_it(drawn):
         with Image.open(one.picture) as picture:
             about = json.loads(picture.info["voxportrait"])
             assert "Generated" in picture.info["Description"]
+            assert "Made with untrained weights, without meaning: ecapa." in picture.info["Description"]
         assert about == one.about
         assert about["generated"] is True
         assert about["untrained"] == ["ecapa"]
@@ -98,6 +107,39 @@ def test_what_is_gone_broken_or_other_is_drawn_again(store, portraitists, copy):
     changed = {path for path, stamp in stamps(copy).items() if before.get(path) != stamp}
     assert changed == {path for one in (first, second, third, fourth) for path in (one.picture, one.coarse)}
     assert first.picture.read_bytes() == picture
+
+
+def test_another_version_of_the_code_draws_nothing_again_and_is_told(store, portraitists, copy, monkeypatch):
+    before = stamps(copy)
+    assert other_code(read_drawings(copy)) == ""
+    monkeypatch.setattr("evaluation.portraits.code_version", lambda: "9.9")
+    last = read_drawings(copy)[4]
+    last.picture.unlink()
+    again = draw_portraits(store, portraitists["full-input"], [1.0], copy)
+    changed = {path for path, stamp in stamps(copy).items() if before[path] != stamp}
+    assert changed == {last.picture, last.coarse}
+    drawn_by = [one.about["code"] for one in again]
+    assert drawn_by == [read_about(one.picture)["code"] for one in again] == [*[drawn_by[0]] * 4, "9.9"]
+    assert [one.about for one in read_drawings(copy)[:5]] == [one.about for one in again]
+    assert f"4 of 5 portraits were there before, drawn by version {drawn_by[0]} of the code" in other_code(again)
+
+
+def test_what_was_drawn_by_halves_is_no_folder_of_portraits(store, portraitists, copy):
+    """Else an index of before would tell of pictures that are others by now."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(done, total):
+        raise Stop
+
+    with pytest.raises(Stop):
+        draw_portraits(store, portraitists["full-input"], [1.0, 3.0], copy, seed=1, batch_size=2, progress=stop)
+    left = by_system_and_scale(read_drawings(copy))
+    assert list(left) == [("full-input", 3.0), ("only-audio", 2.0)]
+    draw_portraits(store, portraitists["full-input"], [1.0], copy, seed=1)
+    assert digest(by_system_and_scale(read_drawings(copy))["full-input", 3.0]) == digest(left["full-input", 3.0])
+    assert {one.about["base_seed"] for one in by_system_and_scale(read_drawings(copy))["full-input", 1.0]} == {1}
 
 
 def test_a_scale_given_twice_is_drawn_once(store, portraitists, copy):

@@ -259,7 +259,8 @@ def test_attributes_are_told_against_the_judge_and_against_the_truth(judged):
     assert ["here, scale 3 against the judge's word on the true face", "60.0 % 53–67", "–", "–", "7.5 7.0–8.0"] in rows
     assert ["here, scale 3 against the truth", "45.0 % 38–52", "–", "–", "–"] in rows
     assert "Judged by DeepFace, untrained in gender: there the numbers have no meaning." in judged.text
-    assert "Ethnicity was not judged: no weights." in judged.text
+    assert "Not judged, as the weights of its judge were not there: ethnicity." in judged.text
+    assert "voxportrait models fetch ethnicity brings them" in judged.text
 
 
 def test_other_authors_are_published_only_and_galleries_stand_beside_their_shares(judged):
@@ -298,7 +299,7 @@ def test_the_worth_of_an_input_has_its_interval_and_band_beside_the_papers(judge
 
 
 def test_groups_have_their_own_recalls(judged):
-    assert ["man same frame", "10 % 5–19", "10 % 5–19"] in judged.tables["groups"]
+    assert ["man same frame, n 80", "10 % 5–19", "10 % 5–19"] in judged.tables["groups"]
 
 
 def test_how_far_numbers_can_be_compared_is_said_beside_them(judged):
@@ -312,6 +313,23 @@ def test_how_far_numbers_can_be_compared_is_said_beside_them(judged):
 def test_guessing_stands_beside_a_real_evaluation(page):
     assert "5 faces to choose from instead of 118: guessing finds 20.0 % at R@1" in page.text
     assert "R@10" not in page.tables["groups"][0]
+
+
+def test_untrained_inputs_and_recognisers_are_said_beside_what_they_made(store, drawn, tmp_path):
+    """And people who were trained on are not called unseen."""
+    found = told()
+    found["recognisers"]["dlib-l2"]["untrained"] = True
+    about = {"seen": True}
+    written = build_report(store, [], found, read_drawings(drawn), {}, tmp_path / "index.html", about).read_text()
+    page = Page(written)
+    assert page.text.count("ecapa: of untrained weights, without meaning.") == 1
+    assert "Inputs of untrained weights, without meaning: ecapa." in page.text
+    assert page.text.count("untrained recogniser: no meaning") == len(found["galleries"])
+    said = "Faces are compared by dlib with untrained weights: these recalls have no meaning."
+    assert page.text.count(said) == 6  # retrieval, Tables 8, 9 and 10, significance, groups
+    assert "never saw" not in page.text
+    assert "Portraits of speakers that were trained on" in page.headings
+    assert any(line[0].endswith("same frame, n 80") for line in page.tables["groups"])
 
 
 def test_without_a_store_the_page_has_what_the_records_and_runs_tell(store, runs, drawn, tmp_path):

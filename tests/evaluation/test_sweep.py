@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from evaluation.portraits import read_drawings
+from evaluation.cli import reporting
+from evaluation.portraits import by_system_and_scale, digest, read_drawings
 from evaluation.sweep import Source, best_rows, leading, sweep, trained_systems
 from featurestore.errors import UsageError
 from tests.evaluation.conftest import TEST_SPEAKERS
@@ -102,3 +105,27 @@ def test_what_cannot_be_swept_is_refused_in_a_line(sweep_command, tmp_path, argu
     assert isinstance(result.exception, UsageError)
     assert message in str(result.exception)
     assert "\n" not in str(result.exception)
+
+
+def test_what_was_judged_is_of_the_portraits_that_are_there(drawn, tmp_path, monkeypatch):
+    """Portraits that were drawn in another way are judged again, those that are the same are not."""
+    drawings = read_drawings(drawn)
+    monkeypatch.setattr(reporting, "_judge", lambda source, drawings: {"systems": "now"})
+    groups = by_system_and_scale(drawings).items()
+    rows = [{"name": name, "cond_scale": scale, "portraits": digest(group)} for (name, scale), group in groups]
+    (tmp_path / "evaluation.json").write_text(json.dumps({"systems": rows}))
+    assert reporting._evaluation(Source(), drawings, None, tmp_path) == {"systems": rows}
+    other = replace(drawings[0], about={**drawings[0].about, "sampler_steps": [1, 1]})
+    assert reporting._evaluation(Source(), [other, *drawings[1:]], None, tmp_path) == {"systems": "now"}
+
+
+def test_the_commands_of_a_report_say_how_the_portraits_were_drawn(drawn):
+    drawings = read_drawings(drawn)
+    folder = Path("p")
+    other = replace(drawings[0], about={**drawings[0].about, "sampler_steps": [7, 7], "base_seed": 5})
+    told = reporting._commands([], [*drawings[1:], other], "store", None, Path("runs"), folder, Path("page"))
+    assert told[0].startswith(
+        "voxportrait sweep --store store --runs runs --systems full-input,only-audio --scales 1,2,3"
+    )
+    assert told[0].endswith("--out p --evaluate")
+    assert told[1].endswith("--systems full-input --scales 1 --out p --steps 7 --seed 5 --evaluate")
