@@ -188,6 +188,8 @@ def digest(drawings: Iterable[Drawing]) -> str:
 
 def read_about(path: Path) -> dict[str, Any]:
     """What made a picture, as it says itself; a UsageError where it is no picture of this program."""
+    if not path.exists():
+        raise UsageError(f"there is no {path}")
     if (about := _metadata(path)) is None:
         raise UsageError(f"{path} does not say how it was made: it is no whole PNG of voxportrait sample")
     return about

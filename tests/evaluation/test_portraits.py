@@ -170,7 +170,11 @@ def test_inputs_of_another_maker_are_refused(store, portraitists, tmp_path, monk
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"there is no .*broken\.png"):
+        read_about(tmp_path / "broken.png")
     (tmp_path / "broken.png").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="does not say how it was made"):
+        read_about(tmp_path / "broken.png")
     with pytest.raises(VoxportraitError, match=r"broken\.png"):
         read_picture(tmp_path / "broken.png")
 
