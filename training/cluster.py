@@ -212,7 +212,7 @@ class _Fit:
     """Ray Train's driver in a thread that does not hold up the program's end."""
 
     fit: Callable[[], Any]
-    error: Exception | None = None
+    error: BaseException | None = None
     _thread: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
@@ -227,7 +227,7 @@ class _Fit:
     def _run(self) -> None:
         try:
             self.fit()
-        except Exception as error:  # noqa: BLE001  Ray Train's own, or of Ray itself: told by the main thread
+        except (Exception, SystemExit) as error:  # noqa: BLE001  Ray Train's own, or of Ray that ends: for the main thread
             self.error = error
 
 
@@ -270,9 +270,9 @@ def _trainer(config: dict[str, Any], folder: Path, scaling: dict[str, Any], rest
     )
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """Why workers were lost, in a line: a death rather than what the others saw of it."""
-    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
     if not failures:
         return f"workers could not be had: {_first_line(getattr(error, 'controller_failure', error))}"
     from ray.exceptions import RayActorError
