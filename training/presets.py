@@ -132,7 +132,7 @@ _GPU: dict[str, Any] = {
 PRESETS: dict[str, tuple[StagePreset, StagePreset]] = {
     #                            batch  steps
     "micro": (
-        StagePreset(_MICRO_1,      4,     20, **_EAGER, ema_decay=0.9),
+        StagePreset(_MICRO_1,      4,     20, **_EAGER | {"learning_rate": 1e-3}, ema_decay=0.9),
         StagePreset(_MICRO_2,      4,     20, **_SHARP, ema_decay=0.9, crop=32),
     ),
     "tiny": (
