@@ -15,7 +15,7 @@ from featurestore.errors import UsageError
 from featurestore.exporting import export
 
 SYSTEMS = ["only-image-guide", "speaker-embedding-only"]
-SETTINGS: dict[str, Any] = {"preset": "micro", "minutes": 0.05, "scales": [1.0], "device": "cpu"}
+SETTINGS: dict[str, Any] = {"preset": "micro", "minutes": 0.05, "scales": [1.0], "device": "cpu", "draw_at_once": 5}
 BLOCKED = ("ray", "lance", "lancedb", "pyarrow", "av")
 
 
@@ -31,7 +31,7 @@ def done(exported, tmp_path_factory):
     """The folder of a study that the command made where there is neither store nor media."""
     out = tmp_path_factory.mktemp("study") / "study"
     arguments = ["--export", str(exported), "--out", str(out), "--systems", ",".join(SYSTEMS), "--preset", "micro"]
-    arguments += ["--minutes", "0.05", "--scales", "1", "--device", "cpu", "--json"]
+    arguments += ["--minutes", "0.05", "--scales", "1", "--device", "cpu", "--draw-at-once", "5", "--json"]
     code = f"""
 import sys
 from typing import Any
