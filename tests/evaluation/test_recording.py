@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_a_recording_becomes_portraits_that_say_what_made_them(runs, film, photo
         assert "anna" not in json.dumps(one.about)
     shown = CliRunner().invoke(app, ["sample", "--show", str(drawings[0].picture), "--json"])
     assert json.loads(shown.stdout) == drawings[0].about
-    assert read_about(sheet)["portraits"] == [one.about for one in drawings]
+    assert read_about(Path(sheet))["portraits"] == [one.about for one in drawings]
     picture, top, step = np.asarray(Image.open(sheet)), LETTERS + GAP, 128 + GAP
     for column, one in enumerate(drawings, start=1):
         upper = picture[top : top + 128, column * step : column * step + 128]
@@ -193,7 +194,7 @@ def test_what_a_system_cannot_draw_from_is_said_before_anything_is_loaded(tmp_pa
         (["--audio", "voice.wav", "--image-guide", "p.png", "--system", "no-audio"], "leave --audio out"),
         (["--audio", "voice.wav", "--gender", "male"], "unknown gender 'male'"),
         ([], "say what to draw from"),
-        (["--show", tmp_path / "nothing.png"], "does not say how it was made"),
+        (["--show", tmp_path / "nothing.png"], "there is no"),
     ):
         refused = sample(tmp_path / "no-runs", *asked)
         assert isinstance(refused.exception, UsageError)
