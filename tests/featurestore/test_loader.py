@@ -435,8 +435,12 @@ def interrupt(loader: Loader, records: Made) -> None:
                 first_is_used.set()
 
     records.asked = asked
-    with pytest.raises(KeyboardInterrupt):
-        train()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def read_all(loader: Loader, records: Made) -> None:
