@@ -1,4 +1,7 @@
-"""Workers of Ray: what two learn is what one learns, one that is lost is got over, and what goes wrong is one line."""
+"""Workers of Ray: what two learn is what one learns, one that is lost is got over, and what goes wrong is one line.
+
+What two workers learn without Ray is in test_ranks.
+"""
 
 import os
 import subprocess
@@ -18,6 +21,7 @@ from tests.training.clips import clips_in_memory
 from training import cluster, loop
 from training.checkpoint import open_run
 
+pytestmark = pytest.mark.slow
 STEPS, BATCH = 6, 4
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS: dict = {"preset": "micro", "steps": STEPS, "checkpoint_every": 2, "report_every": 1}
@@ -103,7 +107,6 @@ def test_what_a_worker_refuses_is_one_line_and_is_not_tried_for_ever(ray_here, t
         cluster.train(tmp_path / "run", open_refused, 2, **OPTIONS)
 
 
-@pytest.mark.slow
 def test_workers_that_are_lost_too_often_are_one_line(ray_here, tmp_path):
     with pytest.raises(
         VoxportraitError, match=r"^.*/run: worker \d was lost: .* \(begun again 0 times at most\)\. What was"
@@ -111,7 +114,6 @@ def test_workers_that_are_lost_too_often_are_one_line(ray_here, tmp_path):
         cluster.train(tmp_path / "run", partial(open_dying, tmp_path / "died"), 2, restarts=0, **OPTIONS)
 
 
-@pytest.mark.slow
 def test_workers_that_cannot_be_had_are_not_waited_for_once_asked_to_stop(tmp_path):
     """In a process of its own, which ends with Ray Train's thread still waiting."""
     code = (
