@@ -109,14 +109,14 @@ def together(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("case", ["even", "uneven", "halved"])
 def test_two_workers_learn_what_one_does(together, case):
     """Also where one has no part of a batch, other micro-batches, or no memory, and where a layer is never asked."""
-    first, second = (torch.load(together / f"{rank}.pt")[case] for rank in (0, 1))
+    first, second = (torch.load(together / f"{rank}.pt", weights_only=True)[case] for rank in (0, 1))
     assert torch.equal(first, second)
     torch.testing.assert_close(first, learnt())
 
 
 def test_the_first_workers_tensors_become_everybodys(together):
     for rank in (0, 1):
-        shared = torch.load(together / f"{rank}.pt")["shared"]
+        shared = torch.load(together / f"{rank}.pt", weights_only=True)["shared"]
         assert shared.tolist() == [0.0] * 6 + [0, 3, 1, 4, 2, 5]
 
 
