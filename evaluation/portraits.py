@@ -218,7 +218,7 @@ def made_otherwise(portraitist: "Portraitist", makers: Mapping[str, Iterable[str
     return [key for key, by in makers.items() if any(one.get(key) and not set(by) <= set(one[key]) for one in known)]
 
 
-_TOLD = ("run", "unet", "preset", "step", "layout_fingerprint", "code")
+_TOLD = ("run", "stage", "preset", "step", "layout_fingerprint", "code")
 """What pictures say of a checkpoint, beside its weights."""
 
 

@@ -321,8 +321,8 @@ def pace(loader: Loader, name: str, unet: int, preset: str, device: str, seconds
     import torch
 
     from featurestore.feed import Feed
+    from training.cascade import CascadeStage as Trained
     from training.presets import cascade_of, stage_preset
-    from training.stage import Stage as Trained
     from training.step import Learner
 
     chosen, settings = system(name), stage_preset(preset, unet)
@@ -356,10 +356,10 @@ def _train(
     from training.loop import train
 
     outcome = train(
-        run_folder(runs, stage.system, stage.unet),
+        run_folder(runs, stage.system, f"unet{stage.unet}"),
         _loader(export, stage.system, stage.unet, preset, seed),
         stage.system,
-        stage.unet,
+        f"unet{stage.unet}",
         preset,
         seed=seed,
         steps=stage.steps,
@@ -409,7 +409,7 @@ def _draw_losses(out: Path, stages: Sequence[Stage]) -> None:
     figure = Figure(figsize=(4 * len(WEIGHTS), 2.4 * len(stages) / len(WEIGHTS)), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, stage in zip(figure.subplots(len(stages) // 2, 2, squeeze=False).flat, stages, strict=True):
-        rows = read_metrics(run_folder(out / "runs", stage.system, stage.unet))
+        rows = read_metrics(run_folder(out / "runs", stage.system, f"unet{stage.unet}"))
         for key, label in (("loss", "training"), ("validation_loss", "validation")):
             points = [(row["step"], row[key]) for row in rows if key in row]
             if points:

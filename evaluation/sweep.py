@@ -104,7 +104,7 @@ def sweep(
 def _pair(runs: str | os.PathLike[str], system: str) -> tuple[Path, Path]:
     from training.cli import run_folder
 
-    return run_folder(Path(runs), system, 1), run_folder(Path(runs), system, 2)
+    return run_folder(Path(runs), system, "unet1"), run_folder(Path(runs), system, "unet2")
 
 
 def leading(evaluation: Mapping[str, Any]) -> tuple[str, str]:

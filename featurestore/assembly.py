@@ -56,7 +56,8 @@ class Assembler:
         dropped: Mapping[str, Tensor] | None = None,
         size: int | None = None,
     ) -> Tensor:
-        """(B, 256, 768) from a compact batch (see `records.Batch`) on the device; valid until the next call.
+        """(B, 256, 768) from a compact batch (see `records.Batch`) on the device; valid until the next call;
+        (B, 0, 768) for a layout without blocks.
 
         dropped: constituent -> (B,) bool, where its value is to be treated as unknown. size: B, where the batch may
         hold no constituent at all. Raises VoxportraitError for what is missing or has the wrong shape.
@@ -98,7 +99,7 @@ class Assembler:
                 raise VoxportraitError(f"{block} has {clips} clips, the batch has {size}")
 
     def _zeros(self, size: int) -> Tensor:
-        matrix = zeros((size, ROWS, COLUMNS), self.device, self.dtype)
+        matrix = zeros((size, ROWS if self.layout.blocks else 0, COLUMNS), self.device, self.dtype)
         for block in self._off:
             _clear(matrix, block)
         return matrix

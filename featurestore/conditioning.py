@@ -198,6 +198,7 @@ class Layout:
     groups: names for several constituents at once, beside or instead of those of `GROUPS`.
     cancelled: constituents that are all left out as long as none of them is off.
     withheld: constituents that are unknown whenever portraits are drawn.
+    beside: constituents that a model takes as they are stored, beside the matrix or instead of it.
     Raises UsageError that names the block.
     """
 
@@ -209,6 +210,7 @@ class Layout:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(GROUPS))
     cancelled: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name.isprintable():
@@ -220,13 +222,15 @@ class Layout:
             "groups": {name: tuple(keys) for name, keys in {**GROUPS, **self.groups}.items()},
             "cancelled": tuple(self.cancelled),
             "withheld": tuple(self.withheld),
+            "beside": tuple(self.beside),
         }
         for name, value in changed.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "off", tuple(sorted(self._expanded(self.off))))
         self._check_blocks()
         self._check_dropout()
-        for key in (*self.cancelled, *self.withheld, *(key for keys in self.groups.values() for key in keys)):
+        named = (*self.cancelled, *self.withheld, *self.beside, *(key for keys in self.groups.values() for key in keys))
+        for key in named:
             constituent(key)
 
     @property
@@ -243,8 +247,8 @@ class Layout:
 
     @property
     def constituents(self) -> tuple[str, ...]:
-        """The constituents that are read, each once, in the order of the blocks."""
-        return tuple(dict.fromkeys(block.constituent for block in self.on))
+        """The constituents that are read, each once: in the order of the blocks, then those beside the matrix."""
+        return tuple(dict.fromkeys([*(block.constituent for block in self.on), *self.beside]))
 
     @property
     def rectangles(self) -> list[tuple[str, int, int, int, int]]:
@@ -440,13 +444,17 @@ LAYOUTS = {layout.name: layout for layout in (_SLF, _SLF_RELEASED)}
 """`slf`: the paper's order, slips mended. `slf-released`: the table of the released code, with the three slips that the
 table shows; `featurestore.slips` has all of them."""
 
+NO_MATRIX = Layout("no-matrix", blocks=())
+"""For models that take constituents as they are stored, and no matrix."""
+
 
 def layout_named(name_or_path: str) -> Layout:
     """A layout by its name, or from the JSON file in which somebody wrote one (see `Layout.to_json`).
 
     Raises UsageError for an unknown name, and for a file that cannot be read or describes none.
     """
-    return LAYOUTS.get(name_or_path) or _layout_in(name_or_path)
+    known = {**LAYOUTS, NO_MATRIX.name: NO_MATRIX}
+    return known.get(name_or_path) or _layout_in(name_or_path)
 
 
 def _layout_in(path: str) -> Layout:
@@ -472,15 +480,27 @@ def names_in(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class System:
-    """A named choice of inputs: what of the layout is off, whether the 8 x 8 guide is used, the paper's scale."""
+    """A named choice of inputs, and what is trained of it.
+
+    off: what of the layout is left out. image_guide: whether the 8 x 8 guide is used. cond_scale: the paper's.
+    stages: what is trained, in order. base: the layout it has where none is said. beside: constituents that it takes
+    as they are stored. pictures: of records, what it learns from (`records.PICTURES`).
+    """
 
     name: str
     off: tuple[str, ...]
     image_guide: bool
     cond_scale: float | None
+    stages: tuple[str, ...] = ("unet1", "unet2")
+    base: Layout = _SLF
+    beside: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ("target", "guide")
 
-    def layout(self, base: Layout = _SLF) -> Layout:
-        return base.without(*(name for name in self.off if name in base.groups or name in base.every))
+    def layout(self, base: Layout | None = None) -> Layout:
+        base = base or self.base
+        layout = base.without(*(name for name in self.off if name in base.groups or name in base.every))
+        beside = tuple(dict.fromkeys((*layout.beside, *self.beside)))
+        return layout if beside == layout.beside else replace(layout, beside=beside)
 
 
 # fmt: off
@@ -499,9 +519,26 @@ SYSTEMS = {system.name: system for system in (
 # fmt: on
 
 
+def _portraitist(name: str, *stages: str) -> System:
+    return System(name, (), False, 1, stages, NO_MATRIX, ("speech",), ("face", "bottom"))
+
+
+PORTRAITISTS = {
+    system.name: system
+    for system in (
+        _portraitist("one-stage", "codec", "face"),
+        _portraitist("two-stage", "codec", "bottom", "upper"),
+        _portraitist("fine-portraitist", "codec", "bottom", "upper"),
+    )
+}
+"""Fine-portraitist's three (its Table IV): the face from speech alone; first its bottom, then the upper face; and that
+with the retrieval prior. With a layout that has blocks they are conditioned on its matrix instead of speech tokens."""
+
+
 def system(name: str) -> System:
     """The system of that name; a UsageError lists the known ones."""
-    return SYSTEMS[choose("system", name, SYSTEMS)]
+    known = {**SYSTEMS, **PORTRAITISTS}
+    return known[choose("system", name, known)]
 
 
 def attribute_code(key: str, label: str | None) -> int:

@@ -39,12 +39,13 @@ class Inputs:
 
     batch: where it comes from; its arrays stayed with the loader. matrix: (B, 256, 768). pictures: by their names in
     `records.PICTURES`, (B, 3, H, W) float32 in 0..1, channels last in memory; `bottom` is the face with 0 outside its
-    bottom.
+    bottom. beside: what records hold beside the matrix, as it is stored.
     """
 
     batch: Batch
     matrix: Tensor
     pictures: dict[str, Tensor] = field(default_factory=dict)
+    beside: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def target(self) -> Tensor:
@@ -66,6 +67,7 @@ class Room:
         self.layout, self.device, self.reuse = layout, device, reuse
         self.arrived, self.ready, self.left = (_event(device) for _ in range(3))
         self.held = 0.0
+        self._in_matrix = {block.constituent for block in layout.blocks} - {*layout.beside}
         self._assemble = Assembler(layout, device, allow_missing, dtype, reuse)
         self._buffers: dict[str, Tensor] = {}
 
@@ -85,7 +87,8 @@ class Room:
         dropped = {key: self._bring(f"dropped {key}", values) for key, values in draws.items()}
         self.arrived.record()
         matrix = self._assemble(compact, dropped, len(batch))
-        return Inputs(replace(batch, compact={}, pictures={}), matrix, self._units(raw))
+        beside = {key: values for key, values in compact.items() if key not in self._in_matrix}
+        return Inputs(replace(batch, compact={}, pictures={}), matrix, self._units(raw), beside)
 
     def _bring(self, name: str, values: np.ndarray) -> Tensor:
         here = torch.from_numpy(values)
@@ -208,7 +211,7 @@ class Feed:
         """Have the trainer's stream wait for a batch, and its memory wait for that stream where it is let go."""
         self._trainers.wait_event(room.ready)
         if self.device.type == "cuda":
-            for tensor in (inputs.matrix, *inputs.pictures.values()):
+            for tensor in (inputs.matrix, *inputs.pictures.values(), *inputs.beside.values()):
                 tensor.record_stream(self._trainers)
 
     @property

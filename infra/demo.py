@@ -120,18 +120,18 @@ class Demo:
         """Both U-Nets of both systems, each in a process of its own; each is a step of its own in the record."""
         from infra.parallel_training import Training, train_all
         from training.cli import run_folder
-        from training.presets import stage_preset
+        from training.stages import UNETS, settings_of
 
         clips = self.store.table("clips").count_rows("split = 'train' AND face_128_maker IS NOT NULL")
         trainings = [
             Training(
                 system,
-                unet,
-                run_folder(self.folder / "runs", system, unet),
-                self.size.steps or stage_preset(PRESET, unet).steps,
-                max(1, min(clips, stage_preset(PRESET, unet).batch_size)),
+                stage,
+                run_folder(self.folder / "runs", system, stage),
+                self.size.steps or settings_of(stage, PRESET).steps,
+                max(1, min(clips, settings_of(stage, PRESET).batch_size)),
             )
-            for unet in (1, 2)
+            for stage in UNETS
             for system in SYSTEMS
         ]
         with bar("training", "steps") as draw:
@@ -152,7 +152,7 @@ class Demo:
         drawings, began = [], time.time()
         for system in SYSTEMS:
             runs = self.folder / "runs"
-            portraitist = Portraitist.load(run_folder(runs, system, 1), run_folder(runs, system, 2))
+            portraitist = Portraitist.load(run_folder(runs, system, "unet1"), run_folder(runs, system, "unet2"))
             with bar(f"portraits, {system}", "portraits") as progress:
                 drawings += draw_portraits(
                     self.store, portraitist, SCALES, self.folder / "portraits", progress=progress

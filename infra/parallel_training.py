@@ -22,7 +22,7 @@ class Training:
     each."""
 
     system: str
-    unet: int
+    stage: str
     run: Path
     steps: int
     batch_size: int
@@ -31,7 +31,7 @@ class Training:
         options = {
             "store": store,
             "system": self.system,
-            "stage": f"unet{self.unet}",
+            "stage": self.stage,
             "preset": preset,
             "runs": self.run.parent,
             "steps": self.steps,

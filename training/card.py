@@ -14,6 +14,7 @@ from featurestore.conditioning import system as system_named
 from training.checkpoint import open_run
 from training.files import write_whole
 from training.metrics import read_metrics
+from training.presets import cascade_of
 
 EVALUATION = "evaluation.json"
 """Where a card keeps what it was told of an evaluation, so that the next checkpoint's card has it too."""
@@ -60,7 +61,7 @@ def card(
     chosen = system_named(about["system"])
     parts = [
         _front_matter(about),
-        f"# {about['system']}, U-Net {about['unet']} of 2 ({about['preset']})",
+        f"# {about['system']}, {about['stage']} ({about['preset']})",
         _what(about, chosen),
         "## Data",
         _data(about),
@@ -81,19 +82,32 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
+_LATENT = {
+    "codec": "the codec of faces and speech, pre-trained together, that the others work on.",
+    "face": "latent diffusion of the face from speech alone.",
+    "bottom": "latent diffusion of the bottom face from speech.",
+    "upper": "latent diffusion of the whole face from its bottom and speech.",
+}
+
+
+def _kind(about: Mapping[str, Any]) -> str:
+    """`super-resolution`, `generation` or `latent-diffusion`."""
+    return "latent-diffusion" if about["stage"] in _LATENT else cascade_of(system_named(about["system"])).name
+
+
 def _front_matter(about: Mapping[str, Any]) -> str:
     tags = [
         "speech-to-face",
         "diffusion",
         "biometric",
-        about["cascade"],
+        _kind(about),
         *(["untrained-inputs"] * bool(_untrained(about))),
     ]
     return "\n".join(
         [
             "---",
             "library_name: voxportrait",
-            "pipeline_tag: image-to-image" if about["cascade"] == "super-resolution" else "pipeline_tag: other",
+            "pipeline_tag: image-to-image" if _kind(about) == "super-resolution" else "pipeline_tag: other",
             "license: other",
             "license_name: as-its-training-data",
             "tags:",
@@ -104,12 +118,16 @@ def _front_matter(about: Mapping[str, Any]) -> str:
 
 
 def _what(about: Mapping[str, Any], chosen: System) -> str:
-    sides = {1: 32, 2: 128}
-    given = "an 8 px picture and " if chosen.image_guide and about["unet"] == 1 else ""
-    given = "a 32 px picture and " if about["unet"] == 2 else given
     inputs = ", ".join(Layout.from_json(about["layout"]).constituents) or "nothing"
+    if about["stage"] in _LATENT:
+        return (
+            f"A stage of Fine-portraitist: {_LATENT[about['stage']]} It takes {inputs}, and true faces to learn from."
+        )
+    side = {"unet1": 32, "unet2": 128}[about["stage"]]
+    given = "an 8 px picture and " if chosen.image_guide and about["stage"] == "unet1" else ""
+    given = "a 32 px picture and " if about["stage"] == "unet2" else given
     return (
-        f"One of the two U-Nets of a {about['cascade']} cascade: it draws {sides[about['unet']]} px portraits from "
+        f"One of the two U-Nets of a {_kind(about)} cascade: it draws {side} px portraits from "
         f"{given}a 256 x 768 matrix of stored constituents of a clip ({inputs}). Layout "
         f"`{about['layout']['name']}`, fingerprint `{about['layout_fingerprint']}`; a program with another is refused."
     )
@@ -158,7 +176,7 @@ def _training(about: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) ->
         ("steps", f"{about['step']:,} of {about['steps']:,}"),
         ("batch", f"{about['batch_size']} clips over {about.get('workers', 1)} worker(s)"),
         ("learning rate", f"{settings['learning_rate']:g}, Adam"),
-        ("objective", f"{settings['objective']}, min-SNR gamma {settings['gamma']:g}"),
+        *((name, f"{settings[name]}") for name in ("objective", "prediction", "gamma") if name in settings),
         ("bfloat16", "where the device has it" if settings["bfloat16"] else "no"),
         ("seed", about["seed"]),
         ("last loss", _loss(losses, "loss")),

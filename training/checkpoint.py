@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from featurestore.conditioning import Layout
 from featurestore.errors import UsageError, VoxportraitError
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 """How many of the newest checkpoints of a run are kept."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk. about: system, cascade, unet, preset and its settings, layout, step, code, data, ..."""
+    """A checkpoint on disk. about: system, stage, preset and its settings, layout, step, code, data, ..."""
 
     folder: Path
     about: dict[str, Any]
@@ -114,14 +114,16 @@ def restore(checkpoint: Checkpoint, network: nn.Module, average: nn.Module, opti
     network.load_state_dict(checkpoint.tensors("model", device))
     average.load_state_dict(checkpoint.tensors("average", device))
     moments = checkpoint.tensors("optimizer", device)
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = {
         number: {
-            "step": moments[f"step/{name}"],
-            "exp_avg": torch.empty_like(parameter).copy_(moments[f"exp_avg/{name}"]),
-            "exp_avg_sq": torch.empty_like(parameter).copy_(moments[f"exp_avg_sq/{name}"]),
+            "step": moments[f"step/{names[parameter]}"],
+            "exp_avg": torch.empty_like(parameter).copy_(moments[f"exp_avg/{names[parameter]}"]),
+            "exp_avg_sq": torch.empty_like(parameter).copy_(moments[f"exp_avg_sq/{names[parameter]}"]),
         }
-        for number, (name, parameter) in enumerate(network.named_parameters())
-        if f"step/{name}" in moments
+        for number, parameter in enumerate(parameters)
+        if f"step/{names[parameter]}" in moments
     }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -1,8 +1,7 @@
 """`voxportrait train`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,28 +13,28 @@ if TYPE_CHECKING:
     from featurestore.conditioning import Layout
     from training.data import Source
 
-Runs = Annotated[Path, typer.Option(help="Where runs live: one folder a system and U-Net.")]
+Runs = Annotated[Path, typer.Option(help="Where runs live: one folder a system and stage.")]
 System = Annotated[
-    str, typer.Option(help="Which inputs: full-input, no-image-guide, only-audio, ...; all: one after the other.")
+    str, typer.Option(help="full-input, only-audio, fine-portraitist, ...; all: SLF's eight, one after the other.")
 ]
 
-UNETS = {"unet1": (1,), "unet2": (2,), "both": (1, 2)}
 
-
-def run_folder(runs: Path, system: str, unet: int) -> Path:
-    """Where a U-Net of a system is trained."""
-    return runs / f"{system}-unet{unet}"
+def run_folder(runs: Path, system: str, stage: str) -> Path:
+    """Where a stage of a system is trained. The codec of Fine-portraitist's systems is one."""
+    return runs / f"{'fine-portraitist' if stage == 'codec' else system}-{stage}"
 
 
 @dataclass(frozen=True)
 class Training:
-    """One U-Net of a system to be trained. base: the layout that the system takes its inputs from."""
+    """One stage of a system to be trained. base: the layout that the system takes its inputs from, None for its own;
+    choices: settings instead of the preset's."""
 
     system: str
-    unet: int
+    stage: str
     run: Path
-    base: "Layout"
+    base: "Layout | None"
     batch_size: int
+    choices: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,14 @@ def train(
     ] = None,
     system: System = "full-input",
     preset: Annotated[str, typer.Option(help="How large: micro, tiny, small, paper.")] = "tiny",
-    stage: Annotated[str, typer.Option(help="unet1, unet2, or both, one after the other.")] = "both",
+    stage: Annotated[
+        str, typer.Option(help="One of the system's stages: unet1, codec, ...; all: one after the other.")
+    ] = "all",
     runs: Runs = Path("runs"),
-    layout: Annotated[str, typer.Option(help="What stands where: slf, slf-released, or a JSON file of yours.")] = "slf",
+    layout: Annotated[
+        str | None,
+        typer.Option(help="What stands where in the matrix, instead of the system's: slf, slf-released, a JSON file."),
+    ] = None,
     only: Annotated[
         str | None,
         typer.Option(
@@ -85,6 +89,10 @@ def train(
     micro_batch: Annotated[
         int | None,
         typer.Option(min=1, help="Clips that go through the network at once; halved where memory ends."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value than the preset's: learning_rate=2e-4; may be said again."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
@@ -116,7 +124,7 @@ def train(
     from training.data import Source
 
     source = Source(store, export, snapshot, cache, missing, policy_of(require_consent, licences))
-    trainings = plan(system, stage, preset, runs, layout, only, without, batch_size)
+    trainings = plan(system, stage, preset, runs, layout, only, without, batch_size, settings or ())
     options = {
         "preset": preset,
         "seed": seed,
@@ -138,29 +146,51 @@ def plan(
     stage: str,
     preset: str,
     runs: Path,
-    layout: str = "slf",
+    layout: str | None = None,
     only: str | None = None,
     without: str | None = None,
     batch_size: int | None = None,
+    settings: Sequence[str] = (),
 ) -> list[Training]:
-    """What a command trains, in order. Raises UsageError for an unknown name or a system that has no input left."""
+    """What a command trains, in order. settings: `name=value`, each of one stage at least.
+
+    Raises UsageError for an unknown name or a system that has no input left.
+    """
+    from dataclasses import fields
+
     from featurestore.conditioning import SYSTEMS, layout_named
     from featurestore.conditioning import system as system_named
     from featurestore.errors import UsageError, choose
-    from training.presets import stage_preset
+    from training.stages import settings_of
 
-    base = layout_named(layout).chosen(only, without)
-    unets = UNETS[choose("stage", stage, UNETS)]
-    names = tuple(SYSTEMS) if system == "all" else (system,)
-    for name in names:
-        chosen = system_named(name).layout(base)
-        if not (chosen.constituents or system_named(name).image_guide):
-            raise UsageError(f"the system {name} has no input left: {chosen.label}")
-    return [
-        Training(name, unet, run_folder(runs, name, unet), base, batch_size or stage_preset(preset, unet).batch_size)
-        for name in names
-        for unet in unets
-    ]
+    choices = dict(_choice(one) for one in settings)
+    named = None if layout is None else layout_named(layout)
+    trainings: list[Training] = []
+    unused = set(choices)
+    for name in tuple(SYSTEMS) if system == "all" else (system,):
+        chosen = system_named(name)
+        base = named if only is None and without is None else (named or chosen.base).chosen(only, without)
+        inputs = chosen.layout(base)
+        if not (inputs.constituents or chosen.image_guide):
+            raise UsageError(f"the system {name} has no input left: {inputs.label}")
+        for one in chosen.stages if stage == "all" else (choose(f"stage of {name}", stage, chosen.stages),):
+            usual = settings_of(one, preset)
+            own = {key: value for key, value in choices.items() if key in {field.name for field in fields(usual)}}
+            unused -= own.keys()
+            size = batch_size or usual.changed(own).batch_size
+            trainings.append(Training(name, one, run_folder(runs, name, one), base, size, own))
+    for key in unused:
+        choose("setting of these stages", key, {field.name for field in fields(usual)})
+    return trainings
+
+
+def _choice(text: str) -> tuple[str, str]:
+    from featurestore.errors import UsageError
+
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UsageError(f"--set takes name=value, not {text!r}")
+    return name, value
 
 
 def carry_out(
@@ -197,21 +227,22 @@ def carry_out(
 def train_one(
     training: Training, source: "Source", workers: Workers, options: dict[str, Any], should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """Train one U-Net, in this process or on workers; returns its outcome as `training.loop.train` does."""
+    """Train one stage, in this process or on workers; returns its outcome as `training.loop.train` does."""
     from featurestore.conditioning import system as system_named
     from training import cluster, loop
+    from training.data import Opening
 
     layout, seed = system_named(training.system).layout(training.base), options["seed"]
-    common = {"system": training.system, "unet": training.unet, "layout": training.base, **options}
+    stage = {"system": training.system, "stage": training.stage, "layout": training.base, "choices": training.choices}
+    common = {**stage, **options}
+    run = training.run.absolute() if workers.need_ray else training.run
+    given = source.absolute() if workers.need_ray else source
+    opening = Opening(given, training.system, training.stage, layout, training.batch_size, seed, run, workers.device)
     with bar(training.run.name, "steps") as progress:
         told: dict[str, Any] = {"device": workers.device, "progress": progress, "should_stop": should_stop}
         if not workers.need_ray:
-            loader = source.loader(layout, training.batch_size, seed, told=say)
-            return loop.train(training.run, loader, **common, **told)
-        open_loader = partial(source.absolute().loader, layout, training.batch_size, seed)
-        return cluster.train(
-            training.run, open_loader, workers.number, address=workers.address, told=say, **common, **told
-        )
+            return loop.train(training.run, opening(told=say), **common, **told)
+        return cluster.train(training.run, opening, workers.number, address=workers.address, told=say, **common, **told)
 
 
 def describe(outcome: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Training on several workers by Ray Train: the only module of this room that imports Ray.
 
-    train(run, open_loader, workers=4, address="auto", system="full-input", unet=1, preset="small")
+    train(run, open_loader, workers=4, address="auto", system="full-input", stage="unet1", preset="small")
 
 Every worker is a process with a device of its own, opens the data for itself and takes its part of each global batch.
 Where one is lost, all begin again from the last checkpoint. The run's folder must be on a path that all machines see.
@@ -16,12 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from featurestore.conditioning import LAYOUTS
 from featurestore.conditioning import system as system_named
 from featurestore.errors import UsageError, VoxportraitError, choose
 from featurestore.loader import Loader
 from featurestore.ray_cluster import start_ray
-from training.presets import stage_preset
 
 RESTARTS = 5
 """How often all workers begin again because one was lost; a node that is taken away in good order does not count."""
@@ -101,12 +99,14 @@ _ADVICE = "What was saved is kept; run the same command again to go on."
 def _begun(run: Path, loader: Loader, options: dict[str, Any]) -> dict[str, Any]:
     """Check what one worker can check; where the run stands."""
     from training import loop
+    from training.stages import settings_of
 
-    system, unet = options.get("system", "full-input"), options.get("unet", 1)
-    preset, layout = options.get("preset", "tiny"), options.get("layout", LAYOUTS["slf"])
-    steps = options.get("steps") or stage_preset(preset, unet).steps
+    system, stage = options.get("system", "full-input"), options.get("stage", "unet1")
+    preset, layout = options.get("preset", "tiny"), options.get("layout")
+    settings = settings_of(stage, preset, options.get("choices"))
+    steps = options.get("steps") or settings.steps
     layout, seed = system_named(system).layout(layout), options.get("seed", 0)
-    loop.begin(run, loader, system, unet, preset, layout=layout, seed=seed, steps=steps)
+    loop.begin(run, loader, system, stage, preset, settings, layout=layout, seed=seed, steps=steps)
     return loop.outcome_of(run, steps)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from featurestore.conditioning import Layout
+from featurestore.conditioning import system as system_named
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.exports import ExportRecords
 from featurestore.loader import Loader
@@ -49,9 +50,16 @@ class Source:
         rank: int = 0,
         ranks: int = 1,
         told: Callable[[str], None] = lambda line: None,
+        pictures: Sequence[str] = ("target", "guide"),
     ) -> Loader:
-        """The loader of one worker. told: see `loader_from_export`."""
-        common: dict[str, Any] = {"missing": self.missing, "policy": self.policy, "rank": rank, "ranks": ranks}
+        """The loader of one worker. told: see `loader_from_export`; pictures: names in `records.PICTURES`."""
+        common: dict[str, Any] = {
+            "missing": self.missing,
+            "policy": self.policy,
+            "pictures": pictures,
+            "rank": rank,
+            "ranks": ranks,
+        }
         if self.export is not None:
             return loader_from_export(self.export, layout, batch_size, seed, self.store, told, **common)
         store = self.store or ""
@@ -62,6 +70,35 @@ class Source:
         store = self.store if self.store is None or "://" in self.store else os.path.abspath(self.store)
         cache = None if self.cache is None else os.path.abspath(self.cache)
         return replace(self, store=store, cache=cache, export=self.export and self.export.absolute())
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How each worker opens what a stage learns from.
+
+    layout: the system's. run: the stage's own; the runs beside it are of the stages that it is built on. device: where
+    a codec works, for the stages that learn from what it says of the clips.
+    """
+
+    source: Source
+    system: str
+    stage: str
+    layout: Layout
+    batch_size: int
+    seed: int
+    run: Path
+    device: str | None = None
+
+    def __call__(self, rank: int = 0, ranks: int = 1, told: Callable[[str], None] = lambda line: None) -> Loader:
+        """The loader of one worker. Raises UsageError where a stage that this one is built on is not trained."""
+        pictures = system_named(self.system).pictures
+        loader = self.source.loader(self.layout, self.batch_size, self.seed, rank, ranks, told, pictures)
+        if self.stage in ("face", "bottom", "upper"):
+            from training.latent.encoded import encoded
+
+            records = encoded(loader.records, self.run.parent, self.system, self.stage, self.device, told)
+            return Loader(records, self.batch_size, self.seed, rank, ranks)
+        return loader
 
 
 def loader_for(store_uri: str, layout: Layout, batch_size: int, seed: int = 0, **options: Any) -> Loader:

@@ -1,6 +1,6 @@
 """The one training loop: set up or resume, step, report, save, in that order.
 
-    train("runs/sr-1", loader, system="full-input", unet=1, preset="tiny")
+    train("runs/sr-1", loader, system="full-input", stage="unet1", preset="tiny")
 
 A run directory holds config.json, metrics.jsonl, tensorboard/, samples/, checkpoints/ and README.md. Training again in
 the same directory goes on from its newest checkpoint, to the bit on a CPU: all randomness after the first weights is a
@@ -11,7 +11,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featurestore.conditioning import LAYOUTS, Layout
+from featurestore.conditioning import Layout
 from featurestore.conditioning import system as system_named
 from featurestore.errors import VoxportraitError
 from featurestore.feed import Feed
@@ -30,11 +30,12 @@ from training.checkpoint import latest_checkpoint, read_checkpoint, restore, wri
 from training.data import check_run, note_pictures, note_run, rights_of
 from training.device import device_named
 from training.metrics import Metrics, read_metrics
-from training.presets import cascade_of, stage_preset
 from training.ranks import Ranks
 from training.run import describe_run, open_run_directory
+from training.settings import Settings
 from training.stage import Stage
-from training.step import Learner, learning_rate, parts
+from training.stages import build, settings_of
+from training.step import Learner, learning_rate, parts, shown
 
 CHECKPOINT_EVERY = 1000
 """Steps between checkpoints, and so the most that a kill costs."""
@@ -47,10 +48,11 @@ def train(
     run: str | os.PathLike[str],
     loader: Loader,
     system: str = "full-input",
-    unet: int = 1,
+    stage: str = "unet1",
     preset: str = "tiny",
     *,
-    layout: Layout = LAYOUTS["slf"],
+    layout: Layout | None = None,
+    choices: Mapping[str, Any] | None = None,
     seed: int = 0,
     steps: int | None = None,
     device: str | torch.device | None = None,
@@ -63,9 +65,10 @@ def train(
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
-    """Train U-Net 1 or 2 of a system's cascade until its steps are done or `should_stop` says so, and save.
+    """Train a stage of a system until its steps are done or `should_stop` says so, and save.
 
-    loader: of this rank's part of the global batches. steps: instead of the preset's. device: `cuda` where there is
+    loader: of this rank's part of the global batches. layout: that the system takes its inputs from, instead of its
+    own. choices: settings instead of the preset's; steps: likewise. device: `cuda` where there is
     one, else `cpu`. micro_batch: samples that go through the network at once, all of a worker's batch where it is None;
     halved where the device has no memory for them. ranks: of several workers the first one writes the run.
     sample_every: steps between grids of held-out clips, and one at the end; 0 for none. progress: called with
@@ -77,14 +80,14 @@ def train(
     """
     # set up
     run, layout = Path(run), system_named(system).layout(layout)
-    settings = stage_preset(preset, unet)
+    settings = settings_of(stage, preset, choices)
     steps = settings.steps if steps is None else steps
     where = device_named(device)
-    about = begin(run, loader, system, unet, preset, layout=layout, seed=seed, steps=steps, ranks=ranks)
+    about = begin(run, loader, system, stage, preset, settings, layout=layout, seed=seed, steps=steps, ranks=ranks)
     ranks.same("clips", loader.records.identity, "the store changes while they open it; train on a snapshot")
     torch.manual_seed(seed)
-    stage = Stage(unet, cascade_of(system_named(system)), settings, layout, where)
-    learner = Learner(stage, ranks, micro_batch)
+    built = build(system, stage, settings, layout, where, loader.records)
+    learner = Learner(built, ranks, micro_batch)
 
     # resume
     step, folder = 0, latest_checkpoint(run)
@@ -94,13 +97,13 @@ def train(
         step = checkpoint.about["step"]
         if step >= steps:
             return outcome_of(run, steps, already_finished=True)
-        restore(checkpoint, stage.network, learner.average, learner.optimizer)
+        restore(checkpoint, built.network, learner.average, learner.optimizer)
         learner.micro_batch = learner.micro_batch or checkpoint.about.get("micro_batch")
 
     # train
     feed = Feed(loader, layout, where, dropout_seed=seed, allow_missing=True)
     feed.load_state_dict(loader.order.state(*divmod(step, loader.batches_per_epoch)))
-    book = _Book(run, about, stage, learner, feed, seed, step) if ranks.is_first else None
+    book = _Book(run, about, built, learner, feed, seed, step) if ranks.is_first else None
     meter = _Meter(feed.timing, ranks)
     if progress:
         progress(step, steps)
@@ -140,8 +143,9 @@ def begin(
     run: Path,
     loader: Loader,
     system: str,
-    unet: int,
+    stage: str,
     preset: str,
+    settings: Settings,
     *,
     layout: Layout,
     seed: int,
@@ -153,8 +157,7 @@ def begin(
     layout: the system's. Raises UsageError where the directory holds another run, VoxportraitError where the run was
     trained on somebody who was forgotten since.
     """
-    settings = stage_preset(preset, unet)
-    about = describe_run(system_named(system), unet, preset, settings, layout, seed, steps, loader)
+    about = describe_run(system_named(system), stage, preset, settings, layout, seed, steps, loader)
     if ranks.is_first:
         check_run(run, loader)
         about["rights"] = rights_of(loader)
@@ -187,9 +190,18 @@ def validation_loss(stage: Stage, feed: Feed, seed: int, micro_batch: int | None
     losses, clips = [], 0
     for fed in feed.validation(VALIDATED):
         inputs, noise = stage.inputs(fed), stage.noise(fed.batch, seed, "validation")
+        if stage.shows:
+            inputs = stage.meet(inputs, shown(stage, inputs, len(fed.batch), micro_batch), 0)
         losses += [stage.loss(inputs[rows], noise[rows]).sum() for rows in parts(len(fed.batch), micro_batch)]
         clips += len(fed.batch)
     return torch.stack(losses).sum().item() / clips if losses else None
+
+
+@torch.no_grad()
+def measures(stage: Stage, feed: Feed) -> dict[str, float]:
+    """What a stage reports of held-out clips beside their loss."""
+    with closing(feed.validation(VALIDATED)) as batches:
+        return stage.measure(stage.inputs(fed) for fed in batches)
 
 
 class _Book:
@@ -212,7 +224,7 @@ class _Book:
     def validate(self, step: int) -> None:
         held_out = validation_loss(self.averaged, self.feed, self.seed, self.learner.micro_batch)
         if held_out is not None:
-            self.metrics.write(step, validation_loss=held_out)
+            self.metrics.write(step, validation_loss=held_out, **measures(self.averaged, self.feed))
 
     def draw(self, step: int) -> None:
         """A grid of held-out clips as PNG and for TensorBoard; both are noted as pictures of these clips. A device that

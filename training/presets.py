@@ -6,6 +6,7 @@ from typing import Any
 
 from featurestore.conditioning import System
 from featurestore.errors import choose
+from training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -31,38 +32,26 @@ def cascade_of(system: System) -> Cascade:
 
 
 @dataclass(frozen=True)
-class StagePreset:
-    """How one U-Net is built, trained and sampled.
+class StagePreset(Settings):
+    """How one U-Net of a cascade is built, trained and sampled.
 
     architecture: arguments of imagen_pytorch.Unet.
     objective: `noise`, `x_start` or `v`, weighted by min-SNR with gamma; gamma 0: not weighted.
     time_power: training draws the time 1 - (1 - u)^time_power, u uniform: above 1 there is more of the noisiest times,
     the only ones that need the matrix to tell the picture's main features.
     crop: side of the square it is trained on, 0 for the whole picture.
-    learning_rate: reached after `warmup` steps, then brought down along a cosine to `final_rate` of itself.
-    ema_decay: at most; early steps have less. clip: largest norm of the gradient, 0 for none.
     condition_drop: probability of training on the null condition.
     condition_gain: factor on the matrix: at 1, as in the paper, the library's start makes its numbers small beside the
     positions that are added to them, and few steps learn nothing from them.
     enlarge: how the low-resolution picture is brought to size, `nearest` or `bilinear`.
     guide_noise: time to which it is noised in sampling; most_guide_noise: the largest such time in training.
-    bfloat16: where the device has it; the moving average and the optimiser stay in float32.
-    compile: the U-Net to one graph, on a GPU.
     """
 
     architecture: Mapping[str, Any]
-    batch_size: int
-    steps: int
     objective: str = "noise"
     gamma: float = 5.0
     time_power: float = 1.0
     crop: int = 0
-    learning_rate: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    warmup: int = 0
-    final_rate: float = 1.0
-    ema_decay: float = 0.9999
-    clip: float = 0.0
     condition_drop: float = 0.1
     condition_gain: float = 1.0
     guide_noise: float = 0.2
@@ -70,8 +59,6 @@ class StagePreset:
     enlarge: str = "nearest"
     sampler: str = "dpm-solver++"
     sampler_steps: int = 25
-    bfloat16: bool = False
-    compile: bool = False
 
 
 _THIN = {
@@ -130,22 +117,21 @@ _GPU: dict[str, Any] = {
 """For training in minutes on a GPU: not compiled, as a study of minutes has many stages that would be."""
 
 PRESETS: dict[str, tuple[StagePreset, StagePreset]] = {
-    #                            batch  steps
     "micro": (
-        StagePreset(_MICRO_1,      4,     20, **_EAGER | {"learning_rate": 1e-3}, ema_decay=0.9),
-        StagePreset(_MICRO_2,      4,     20, **_SHARP, ema_decay=0.9, crop=32),
+        StagePreset(_MICRO_1, batch_size=4,   steps=20,     **_EAGER | {"learning_rate": 1e-3}, ema_decay=0.9),
+        StagePreset(_MICRO_2, batch_size=4,   steps=20,     **_SHARP, ema_decay=0.9, crop=32),
     ),
     "tiny": (
-        StagePreset(_TINY_1,       8,    700, **_EAGER, ema_decay=0.99),
-        StagePreset(_TINY_2,      16,    200, **_SHARP, ema_decay=0.98, crop=64),
+        StagePreset(_TINY_1, batch_size=8,   steps=700,    **_EAGER, ema_decay=0.99),
+        StagePreset(_TINY_2, batch_size=16,  steps=200,    **_SHARP, ema_decay=0.98, crop=64),
     ),
     "small": (
-        StagePreset(_SMALL_1,    128,   4000, **_GPU),
-        StagePreset(_SMALL_2,     64,   4000, **_GPU, crop=64),
+        StagePreset(_SMALL_1, batch_size=128, steps=4000,   **_GPU),
+        StagePreset(_SMALL_2, batch_size=64,  steps=4000,   **_GPU, crop=64),
     ),
     "paper": (
-        StagePreset(_PAPER_1,    128, 100000, sampler="ancestral", sampler_steps=1000, compile=True),
-        StagePreset(_PAPER_2,    128, 100000, sampler="ancestral", sampler_steps=1000, compile=True),
+        StagePreset(_PAPER_1, batch_size=128, steps=100000, sampler="ancestral", sampler_steps=1000, compile=True),
+        StagePreset(_PAPER_2, batch_size=128, steps=100000, sampler="ancestral", sampler_steps=1000, compile=True),
     ),
 }
 """(U-Net 1, U-Net 2) by name: `micro` for tests, `tiny` for a CPU in a minute, `small` for a GPU in minutes, `paper`

@@ -47,6 +47,17 @@ class Ranks:
         if total != number * self.size:
             raise VoxportraitError(f"worker {self.rank} does not see the same {what} as the others: {advice}")
 
+    def gather(self, rows: Tensor) -> tuple[Tensor, int]:
+        """The rows (n, D) of all workers in the workers' order, (N, D), and the place of this one's first."""
+        if self.size == 1:
+            return rows, 0
+        counts = [int(count) for count in self.sums(*(len(rows) * (rank == self.rank) for rank in range(self.size)))]
+        first = sum(counts[: self.rank])
+        everybody = rows.new_zeros(sum(counts), rows.shape[1])
+        everybody[first : first + len(rows)] = rows
+        torch.distributed.all_reduce(everybody)
+        return everybody, first
+
     @torch.no_grad()
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Every gradient becomes its sum over all workers; one that a worker lacks counts as zero."""

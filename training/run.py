@@ -12,9 +12,9 @@ from featurestore.errors import UsageError, VoxportraitError
 from featurestore.loader import Loader
 from featurestore.version import code_version
 from training.files import UNFINISHED, write_whole
-from training.presets import StagePreset, cascade_of
+from training.settings import Settings
 
-_IDENTITY = ("system", "unet", "preset", "settings", "layout", "seed", "batch_size", "data")
+_IDENTITY = ("system", "stage", "preset", "settings", "layout", "seed", "batch_size", "data")
 """What must be the same for a run to go on; steps and code may differ."""
 
 _ASIDE = ("erasure_epoch", "held_out")
@@ -25,13 +25,12 @@ _AT_ONCE = 1 << 16
 
 
 def describe_run(
-    system: System, unet: int, preset: str, settings: StagePreset, layout: Layout, seed: int, steps: int, loader: Loader
+    system: System, stage: str, preset: str, settings: Settings, layout: Layout, seed: int, steps: int, loader: Loader
 ) -> dict[str, Any]:
     """Everything that decides what a run becomes, as JSON: config.json of the run and part of each checkpoint."""
     about = {
         "system": system.name,
-        "cascade": cascade_of(system).name,
-        "unet": unet,
+        "stage": stage,
         "preset": preset,
         "settings": asdict(settings),
         "layout": layout.to_json(),
@@ -91,12 +90,3 @@ def _difference(key: str, before: Any, now: Any) -> str:
             if before.get(part) != now.get(part)
         )
     return f"its {key} is {str(before)[:80]}, not {str(now)[:80]}"
-
-
-def load_settings(about: dict[str, Any]) -> StagePreset:
-    """The preset's settings as a checkpoint keeps them."""
-    settings = dict(about["settings"])
-    architecture = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in settings["architecture"].items()
-    }
-    return StagePreset(**{**settings, "architecture": architecture, "betas": tuple(settings["betas"])})

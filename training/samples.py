@@ -1,7 +1,7 @@
 """Pictures drawn while a stage is trained: a few held-out clips in a grid, so that one sees what it has learned.
 
-<run>/samples/step-00000400.png: a row for each clip; from left to right the low-resolution picture it is given (where
-it is given one), what it draws at each of `SCALES`, and the true picture.
+<run>/samples/step-00000400.png: a row for each clip; from left to right what the stage is given to see, what it draws,
+and the true picture (`Stage.columns`).
 """
 
 import json
@@ -18,14 +18,9 @@ from torch import Tensor
 
 from featurestore.draws import sample_seed
 from featurestore.feed import Feed
-from training.sampling import draw_stage
-from training.stage import Stage, shrink
+from training.stage import Stage
 
 CLIPS = 4
-SCALES = (1.0, 3.0)
-"""Of guidance, a column each."""
-SHORT = 25
-"""Steps of the sampler, at most: where the preset has more, DPM-Solver++ with so many."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +45,16 @@ def draw(stage: Stage, feed: Feed, seed: int) -> Grid | None:
         if fed is None:
             return None
         inputs, rows, clip_ids = stage.inputs(fed)[:CLIPS], fed.batch.rows[:CLIPS].copy(), fed.batch.clip_ids[:CLIPS]
-        low, truth = stage.low_picture(inputs), shrink(inputs.target, stage.size)
-        short = stage.preset.sampler_steps <= SHORT
-        sampler = stage.preset.sampler if short else "dpm-solver++"
-        steps = min(stage.preset.sampler_steps, SHORT)
-        seeds = [sample_seed(seed, 0, place, "grid") for place in range(len(rows))]
-        drawn = [draw_stage(stage, inputs.matrix, seeds, scale, low, sampler, steps) for scale in SCALES]
-        columns = [*([] if low is None else [low]), *drawn, truth]
+        columns = stage.columns(inputs, [sample_seed(seed, 0, place, "grid") for place in range(len(rows))])
         picture = _to_uint8(torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2))
-    about = {"cond_scales": SCALES, "sampler": sampler, "sampler_steps": steps, "seed": seed, "truth": "last column"}
-    return Grid(picture, clip_ids, rows, about)
+    return Grid(picture, clip_ids, rows, {**stage.columns_about(), "seed": seed})
 
 
 def write(run: Path, step: int, grid: Grid, about: dict[str, Any]) -> Path:
     """Write a grid as PNG, which says in its own metadata that it is generated, of whom and by what. about: the run."""
     path = run / "samples" / f"step-{step:08d}.png"
     path.parent.mkdir(exist_ok=True)
-    made_by = {key: about[key] for key in ("system", "unet", "preset", "layout_fingerprint", "code")}
+    made_by = {key: about[key] for key in ("system", "stage", "preset", "layout_fingerprint", "code")}
     untrained = about["data"].get("untrained", [])
     text = PngInfo()
     text.add_text(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,12 +22,12 @@ from featurestore.conditioning import system as system_named
 from featurestore.draws import sample_seed
 from featurestore.errors import UsageError, VoxportraitError, choose
 from training import diffusion
+from training.cascade import CascadeStage, enlarge, to_signed
 from training.checkpoint import Checkpoint, open_run
 from training.device import device_named
 from training.presets import Cascade, StagePreset, cascade_of
-from training.run import load_settings
 from training.samplers import SAMPLERS, STEPS, Denoise
-from training.stage import Stage, enlarge, to_signed
+from training.stages import UNETS, settings_in
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Portraits:
 class Portraitist:
     """Both stages of a cascade, ready to draw. layout: what its matrices are made with. about: both checkpoints'."""
 
-    def __init__(self, stages: tuple[Stage, Stage], layout: Layout, cascade: Cascade, about: tuple[dict, dict]):
+    def __init__(
+        self, stages: tuple[CascadeStage, CascadeStage], layout: Layout, cascade: Cascade, about: tuple[dict, dict]
+    ):
         self.stages, self.layout, self.cascade, self.about = stages, layout, cascade, about
         self.device = stages[0].device
         self._assembler = Assembler(layout, self.device, allow_missing=True)
@@ -60,9 +63,9 @@ class Portraitist:
         """
         where = device_named(device)
         checkpoints = open_run(first, layout), open_run(second, layout)
-        for number, (run, checkpoint) in enumerate(zip((first, second), checkpoints, strict=True), start=1):
-            if checkpoint.about["unet"] != number:
-                raise UsageError(f"{run} holds U-Net {checkpoint.about['unet']}, not U-Net {number}")
+        for stage, run, checkpoint in zip(UNETS, (first, second), checkpoints, strict=True):
+            if checkpoint.about["stage"] != stage:
+                raise UsageError(f"{run} holds the stage {checkpoint.about['stage']}, not {stage}")
         one, two = checkpoints
         if one.about["system"] != two.about["system"]:
             raise UsageError(
@@ -137,7 +140,7 @@ class Portraitist:
 
 
 def draw_stage(
-    stage: Stage,
+    stage: CascadeStage,
     matrix: Tensor,
     seeds: Sequence[int],
     cond_scale: float,
@@ -174,7 +177,7 @@ _DROPPED: dict[float, tuple[bool, ...]] = {0.0: (True,), 1.0: (False,)}
 
 
 def guided(
-    stage: Stage, matrix: Tensor, cond_scale: float, low: Tensor | None = None, low_log_snr: Tensor | None = None
+    stage: CascadeStage, matrix: Tensor, cond_scale: float, low: Tensor | None = None, low_log_snr: Tensor | None = None
 ) -> Denoise:
     """The clean picture a stage sees, by classifier-free guidance (arXiv 2207.12598) and dynamic thresholding.
 
@@ -209,9 +212,11 @@ def threshold(pictures: Tensor, percentile: float = 0.95) -> Tensor:
     return pictures.clamp(-limit, limit) / limit
 
 
-def load_stage(checkpoint: Checkpoint, cascade: Cascade, device: torch.device) -> Stage:
+def load_stage(checkpoint: Checkpoint, cascade: Cascade, device: torch.device) -> CascadeStage:
     about = checkpoint.about
-    stage = Stage(about["unet"], cascade, load_settings(about), checkpoint.layout, device)
+    stage = CascadeStage(
+        UNETS[about["stage"]], cascade, cast(StagePreset, settings_in(about)), checkpoint.layout, device
+    )
     stage.network.load_state_dict(checkpoint.tensors("average", device))
     stage.network.requires_grad_(False)
     return stage

@@ -136,12 +136,13 @@ def _judge(source: "Source", drawings: Sequence["Drawing"], device: str | None =
 
 def _write_cards(runs: Path, systems: Sequence[str], result: Mapping[str, Any]) -> None:
     """The model card of each run, with what was judged."""
+    from featurestore.conditioning import system as system_named
     from training import card
     from training.cli import run_folder
 
     for system in systems:
-        for unet in (1, 2):
-            card.write(run_folder(runs, system, unet), result)
+        for stage in system_named(system).stages:
+            card.write(run_folder(runs, system, stage), result)
 
 
 def _evaluation(
@@ -182,7 +183,7 @@ def _commands(
     for folder in folders:
         about = json.loads((folder / "config.json").read_text())
         commands.append(
-            f"voxportrait train {data} --runs {runs.name} --system {about['system']} --stage unet{about['unet']} "
+            f"voxportrait train {data} --runs {runs.name} --system {about['system']} --stage {about['stage']} "
             f"--preset {about['preset']} --steps {about['steps']} --batch-size {about['batch_size']} "
             f"--seed {about['seed']} --missing {about['data'].get('missing', 'refuse')}"
         )
@@ -201,9 +202,9 @@ def _commands(
 
 def _options(about: Mapping[str, Any]) -> str:
     """The options of `sweep` that made a picture, as far as they are none of its own."""
-    from training.presets import stage_preset
+    from training.stages import settings_of
 
-    presets = [stage_preset(one["preset"], one["unet"]) for one in about["checkpoints"]]
+    presets: list[Any] = [settings_of(one["stage"], one["preset"]) for one in about["checkpoints"]]
     asked = {
         "sampler": about["sampler"] if about["sampler"] != [one.sampler for one in presets] else [],
         "steps": about["sampler_steps"] if about["sampler_steps"] != [one.sampler_steps for one in presets] else [],

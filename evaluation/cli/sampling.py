@@ -76,7 +76,7 @@ def sample(
     elif store is None and export is None:
         raise UsageError("say what to draw from: --audio voice.wav, --store with people's clips, or --export")
     say(f"loading {system} of {runs}")
-    portraitist = Portraitist.load(run_folder(runs, system, 1), run_folder(runs, system, 2), device)
+    portraitist = Portraitist.load(run_folder(runs, system, "unet1"), run_folder(runs, system, "unet2"), device)
     options: dict[str, Any] = {"seed": seed, "sampler": sampler, "steps": steps, "attributes": attributes}
     if from_files:
         heard = hear(portraitist, recordings, image_guide, tuple(attributes), say)

@@ -19,6 +19,7 @@ def read_runs(runs: Iterable[Path]) -> list[dict[str, Any]]:
     from training.checkpoint import latest_checkpoint
     from training.metrics import read_metrics
     from training.presets import cascade_of
+    from training.stages import UNETS
 
     rows = []
     for run in map(Path, runs):
@@ -26,11 +27,13 @@ def read_runs(runs: Iterable[Path]) -> list[dict[str, Any]]:
             raise UsageError(f"{run} is not a run: it has no config.json")
         about, metrics = json.loads((run / "config.json").read_text()), read_metrics(run)
         sizes = cascade_of(SYSTEMS[about["system"]]).sizes
-        low, high = sizes[about["unet"] - 1 : about["unet"] + 1]
+        unet = UNETS[about["stage"]]
+        low, high = sizes[unet - 1 : unet + 1]
         step = max((row["step"] for row in metrics), default=0)
         rows.append(
             {
-                **{name: about[name] for name in ("system", "unet", "preset", "steps", "batch_size", "seed", "code")},
+                **{name: about[name] for name in ("system", "preset", "steps", "batch_size", "seed", "code")},
+                "unet": unet,
                 "torch": about.get("torch", ""),
                 "layout": Layout.from_json(about["layout"]),
                 "name": run.name,
@@ -47,7 +50,7 @@ def read_runs(runs: Iterable[Path]) -> list[dict[str, Any]]:
                 "validation_loss": _last(metrics, "validation_loss"),
                 "samples_per_second": _last(metrics, "samples_per_second"),
                 "waited": _last(metrics, "waited"),
-                "curve": loss_curve(metrics, f"loss of {about['system']}, U-Net {about['unet']}, over steps"),
+                "curve": loss_curve(metrics, f"loss of {about['system']}, U-Net {unet}, over steps"),
             }
         )
     order = list(SYSTEMS)

@@ -18,8 +18,8 @@ from featurestore.console import bar
 from featurestore.errors import choose
 from infra.bench.rounds import machine
 from infra.bench.train import Images, tf32
+from training.cascade import CascadeStage
 from training.presets import PRESETS, SUPER_RESOLUTION, StagePreset
-from training.stage import Stage
 from training.step import Learner
 
 TYPES = ("float32", "bfloat16")
@@ -66,7 +66,7 @@ def _compare(number: int, settings: StagePreset, device: torch.device, steps: in
     images.target = _squares(images.target)
     with device:
         torch.manual_seed(seed)
-        stage = Stage(number, SUPER_RESOLUTION, settings, LAYOUTS["slf"], device)
+        stage = CascadeStage(number, SUPER_RESOLUTION, settings, LAYOUTS["slf"], device)
     start = deepcopy(stage.network.state_dict())
     gradients = {"fresh": _gradients(stage, images, seed)}
     losses: dict[str, list[float]] = {}
@@ -101,7 +101,7 @@ def _batch(images: Images, step: int) -> Any:
     return fed
 
 
-def _gradients(stage: Stage, images: Images, seed: int) -> dict[str, Any]:
+def _gradients(stage: CascadeStage, images: Images, seed: int) -> dict[str, Any]:
     """How far bfloat16's and rounded weights' gradients are from float32's. The stage is left as it was."""
     own, before = deepcopy(stage.network.state_dict()), stage.bfloat16
     of = {}
@@ -116,7 +116,7 @@ def _gradients(stage: Stage, images: Images, seed: int) -> dict[str, Any]:
     return {kind: apart(of[kind], of["float32"]) for kind in ("bfloat16", "rounded")}
 
 
-def _slopes(stage: Stage, images: Images, seed: int) -> dict[str, Tensor]:
+def _slopes(stage: CascadeStage, images: Images, seed: int) -> dict[str, Tensor]:
     stage.network.zero_grad(set_to_none=True)
     fed = images.fed(images.size)
     inputs, noise = stage.inputs(fed), stage.noise(fed.batch, seed)

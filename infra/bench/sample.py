@@ -20,12 +20,12 @@ from featurestore.feed import Feed
 from featurestore.loader import Loader
 from featurestore.memory_records import MemoryRecords
 from infra.bench.rounds import machine
+from training.cascade import CascadeStage, shrink
 from training.checkpoint import open_run
 from training.cli import run_folder
 from training.loop import train
 from training.presets import GENERATION
 from training.sampling import Portraitist, draw_stage, load_stage
-from training.stage import Stage, shrink
 
 LONG = ("ancestral", 1000)
 GRID = (
@@ -43,7 +43,7 @@ PEOPLE, CLIPS, TRAINED = 8, 6, 250
 class Model:
     """Stages to draw with, one after the other, and for whom. target: (N, 3, 128, 128) and guide in -1..1."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[CascadeStage, ...]
     matrix: Tensor
     target: Tensor
     guide: Tensor | None
@@ -114,7 +114,7 @@ def given(runs: Path, export: Path, system: str, pictures: int | None, device: t
     """Both stages of a system's runs, and people of an export's test split, the first clip of each."""
     from featurestore.exports import ExportRecords
 
-    portraitist = Portraitist.load(run_folder(runs, system, 1), run_folder(runs, system, 2), str(device))
+    portraitist = Portraitist.load(run_folder(runs, system, "unet1"), run_folder(runs, system, "unet2"), str(device))
     records = ExportRecords(export, portraitist.layout, missing="zero", split="test")
     first: dict[str, int] = {}
     for row, clip in zip(records.rows.tolist(), records.clip_ids(records.rows), strict=True):
@@ -148,7 +148,9 @@ def made_here(seed: int, steps: int, device: torch.device) -> Model:
     return _shown((stage,), Loader(records, PEOPLE), records.held_out, device, about)
 
 
-def _shown(stages: tuple[Stage, ...], loader: Loader, rows: np.ndarray, device: torch.device, about: str) -> Model:
+def _shown(
+    stages: tuple[CascadeStage, ...], loader: Loader, rows: np.ndarray, device: torch.device, about: str
+) -> Model:
     feed = Feed(loader, stages[0].layout, device, allow_missing=True)
     fed = feed.move(next(loader.in_order(rows)).copy())
     guide = fed.guide * 2 - 1 if stages[0].low_size else None

@@ -25,8 +25,8 @@ from featurestore.console import bar
 from featurestore.errors import choose
 from featurestore.records import Batch
 from infra.bench.rounds import Samples, alternate, machine, summary
+from training.cascade import CascadeStage
 from training.presets import PRESETS, SUPER_RESOLUTION, StagePreset
-from training.stage import Stage
 from training.step import Learner
 from training.unets import imagen_library, imagen_trainer, library_unet
 
@@ -174,7 +174,7 @@ class Ours:
     def __init__(self, number: int, settings: StagePreset, images: Images):
         self.images, self.most_memory = images, 0
         with images.device:
-            self.stage = Stage(number, SUPER_RESOLUTION, settings, LAYOUTS["slf"], images.device)
+            self.stage = CascadeStage(number, SUPER_RESOLUTION, settings, LAYOUTS["slf"], images.device)
         self.tf32 = tf32()
         self.learner = Learner(self.stage)
         self.learner.micro_batch = self._most()
@@ -286,7 +286,7 @@ def _set_numerics(products: str, convolutions: bool, tried: bool) -> None:
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = convolutions, tried
 
 
-def _peak(stage: Stage) -> float:
+def _peak(stage: CascadeStage) -> float:
     """Operations a second of a matrix product of random numbers, of the type that the stage's products have."""
     size, times = (8192, 20) if stage.device.type == "cuda" else (1024, 10)
     kind = torch.bfloat16 if stage.bfloat16 else torch.float32

@@ -85,9 +85,9 @@ def runs(store, tmp_path_factory):
     """Both U-Nets of one system with the guide and one without, trained for six steps."""
     folder = tmp_path_factory.mktemp("runs")
     for system in ("full-input", "only-audio"):
-        for unet in (1, 2):
+        for unet in ("unet1", "unet2"):
             loader = store.batches(SYSTEMS[system].layout(), batch_size=4, missing="zero")
-            run = folder / f"{system}-unet{unet}"
+            run = folder / f"{system}-{unet}"
             train(run, loader, system, unet, "micro", steps=6, report_every=2, validate_every=3, device="cpu")
     return folder
 

@@ -55,7 +55,7 @@ def test_a_picture_carries_what_made_it(drawn):
         assert about["generated"] is True
         assert about["untrained"] == ["ecapa"]
         assert "mel" in about["absent"]
-        assert [c["unet"] for c in about["checkpoints"]] == [1, 2]
+        assert [c["stage"] for c in about["checkpoints"]] == ["unet1", "unet2"]
         assert len(about["input"]) == len(about["checkpoints"][0]["weights"]) == 64
 
 

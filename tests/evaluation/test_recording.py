@@ -55,9 +55,9 @@ def runs(models, tmp_path_factory):
     made = {k: [m.digest] for e in extractors_for(keys, RECIPE) for k, m in e.makers().items() if k in keys}
     for system, inputs in {"full-input": INPUTS, "only-audio": (*HEARD, "speakernet")}.items():
         absent = [key for key in SYSTEMS[system].layout().constituents if key not in inputs]
-        for unet in (1, 2):
+        for unet in ("unet1", "unet2"):
             about = {"makers": made, "absent": absent, "untrained": []}
-            train(folder / f"{system}-unet{unet}", clips_in_memory(about=about), system, unet, "micro", steps=1)
+            train(folder / f"{system}-{unet}", clips_in_memory(about=about), system, unet, "micro", steps=1)
     return folder
 
 
@@ -127,8 +127,8 @@ def test_a_recording_becomes_portraits_that_say_what_made_them(runs, film, photo
         assert one.about["given"] == {"age": "40", "gender": "man"}
         assert (one.about["sampler"], one.about["sampler_steps"]) == (["dpm-solver++"] * 2, [2, 2])
         assert [(c["run"], c["step"]) for c in one.about["checkpoints"]] == [
-            ("full-input-unet1", 1),
-            ("full-input-unet2", 1),
+            ("full-input-unet1", "unet1"),
+            ("full-input-unet2", "unet2"),
         ]
         assert "anna" not in json.dumps(one.about)
     shown = CliRunner().invoke(app, ["sample", "--show", str(drawings[0].picture), "--json"])

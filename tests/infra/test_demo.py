@@ -7,7 +7,7 @@ from infra.parallel_training import Training, train_all
 
 
 def test_a_training_that_fails_is_named_with_its_reason(tmp_path):
-    training = Training("full-input", 1, tmp_path / "runs" / "full-input-unet1", 1, 4)
+    training = Training("full-input", "unet1", tmp_path / "runs" / "full-input-unet1", 1, 4)
     with pytest.raises(VoxportraitError, match=r"full-input-unet1 failed: .*there is no store at"):
         train_all([training], str(tmp_path / "nothing"), "micro", 0, lambda done, total: None, lambda: False)
 

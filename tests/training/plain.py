@@ -10,6 +10,7 @@ from featurestore import feed
 from featurestore.draws import sample_seed
 from featurestore.records import Batch
 from training.presets import stage_preset
+from training.stage import Stage
 
 WIDTH = 6
 
@@ -38,16 +39,16 @@ class Limited(nn.Module):
         return self.layer(x).tanh()
 
 
-class PlainStage:
+class PlainStage(Stage):
     """Takes the noise off its inputs."""
 
-    device = torch.device("cpu")
+    name = "plain"
 
     def __init__(self, room: int | None = None, **settings):
+        preset = replace(stage_preset("micro", 1), **{"learning_rate": 0.01, "warmup": 0, "clip": 0.5, **settings})
+        super().__init__(preset, torch.device("cpu"))
         torch.manual_seed(3)
-        self.limited = Limited(room)
-        self.network: nn.Module = self.limited
-        self.preset = replace(stage_preset("micro", 1), **{"learning_rate": 0.01, "warmup": 0, "clip": 0.5, **settings})
+        self.network = self.limited = Limited(room)
 
     def inputs(self, fed: feed.Inputs) -> Rows:
         return Rows(fed.matrix)
@@ -61,6 +62,9 @@ class PlainStage:
 
     def loss(self, inputs: Rows, noise: Rows) -> Tensor:
         return (self.network(inputs.values + noise.values) - inputs.values).square().mean(1)
+
+    def columns(self, inputs: Rows, seeds) -> list[Tensor]:
+        return []
 
 
 def batch(number: int, size: int = 8, own: slice = slice(None)) -> feed.Inputs:

@@ -39,7 +39,7 @@ def run(store, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     done = train(store, runs, "--stage", "unet1", "--steps", 3, "--checkpoint-every", 1, "--micro-batch", 2)
     assert done.exit_code == 0, done.exception
-    return run_folder(runs, "full-input", 1)
+    return run_folder(runs, "full-input", "unet1")
 
 
 def text(run) -> str:
@@ -107,8 +107,8 @@ def test_all_systems_are_trained_one_that_fails_is_named_in_the_end_and_none_is_
 
 
 def test_a_plan_has_both_unets_of_each_system_in_order(tmp_path):
-    assert [(one.system, one.unet) for one in plan("all", "both", "micro", tmp_path)] == [
-        (name, unet) for name in SYSTEMS for unet in (1, 2)
+    assert [(one.system, one.stage) for one in plan("all", "all", "micro", tmp_path)] == [
+        (name, stage) for name in SYSTEMS for stage in ("unet1", "unet2")
     ]
-    with pytest.raises(UsageError, match="unknown stage 'unet3'"):
+    with pytest.raises(UsageError, match="unknown stage of only-image-guide 'unet3'"):
         plan("all", "unet3", "micro", tmp_path)

@@ -11,11 +11,11 @@ from featurestore.assembly import Assembler
 from featurestore.conditioning import LAYOUTS
 from featurestore.loader import Loader
 from featurestore.memory_records import MemoryRecords
+from training.cascade import CascadeStage
 from training.checkpoint import open_run
 from training.loop import train
 from training.presets import GENERATION, stage_preset
 from training.sampling import draw_stage, load_stage
-from training.stage import Stage
 
 CPU = torch.device("cpu")
 PEOPLE, TRAINED_ON = 8, 4
@@ -42,7 +42,9 @@ def drawn_from(people, tmp_path_factory):
     known = faces.repeat(TRAINED_ON, 0).repeat(4, 1).repeat(4, 2)
     records = MemoryRecords(clips, {"ecapa": ecapa[:, :TRAINED_ON].reshape(-1, 192)}, known)
     run = tmp_path_factory.mktemp("condition") / "run"
-    train(run, Loader(records, BATCH, 0), "only-audio", 1, "micro", steps=STEPS, device="cpu", validate_every=10**9)
+    train(
+        run, Loader(records, BATCH, 0), "only-audio", "unet1", "micro", steps=STEPS, device="cpu", validate_every=10**9
+    )
     checkpoint = open_run(run)
     stage = load_stage(checkpoint, GENERATION, CPU)
 
@@ -80,7 +82,7 @@ def test_the_picture_follows_the_voice_and_not_the_noise(people, drawn_from, nea
 def stage():
     """An untrained U-Net 1 whose output layer is not zero."""
     torch.manual_seed(0)
-    made = Stage(1, GENERATION, replace(stage_preset("micro", 1), condition_gain=1.0), LAYOUTS["slf"], CPU)
+    made = CascadeStage(1, GENERATION, replace(stage_preset("micro", 1), condition_gain=1.0), LAYOUTS["slf"], CPU)
     torch.nn.init.normal_(made.network.get_parameter("final_conv.weight"), std=0.1)
     return made
 

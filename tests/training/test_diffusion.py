@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from featurestore.conditioning import LAYOUTS
+from training.cascade import CascadeStage, Inputs, Noise
 from training.diffusion import SCHEDULES
 from training.presets import GENERATION, SUPER_RESOLUTION, stage_preset
 from training.samplers import SAMPLERS, ancestral
 from training.sampling import guided
-from training.stage import Inputs, Noise, Stage
 from training.unets import imagen_library
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def stages(cascade, objective):
     for number in (1, 2):
         preset = replace(stage_preset("micro", number), objective=objective, crop=0, gamma=5.0, enlarge="nearest")
         preset = replace(preset, most_guide_noise=1.0, condition_gain=1.0)
-        stage = Stage(number, cascade, preset, LAYOUTS["slf"], CPU)
+        stage = CascadeStage(number, cascade, preset, LAYOUTS["slf"], CPU)
         torch.nn.init.normal_(stage.network.get_parameter("final_conv.weight"), std=0.1)
         both.append(stage)
     return both
@@ -119,7 +119,7 @@ def test_samplers_keep_the_mean_and_spread_of_a_gaussian(sampler, schedule):
 
 
 def test_a_crop_is_the_square_at_its_corner_on_the_grid_of_the_low_picture():
-    stage = Stage(2, SUPER_RESOLUTION, stage_preset("micro", 2), LAYOUTS["slf"], CPU)
+    stage = CascadeStage(2, SUPER_RESOLUTION, stage_preset("micro", 2), LAYOUTS["slf"], CPU)
     pictures = torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     corner = torch.tensor([[0.0, 0.9999], [0.5, 0.26], [1.0, 0.0]])
     cropped = stage._crop(pictures, corner)
@@ -132,7 +132,7 @@ def test_a_crop_is_the_square_at_its_corner_on_the_grid_of_the_low_picture():
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_loss_reads_nothing_back_from_the_device(number):
     """Meta tensors have no numbers to read: on a GPU each reading would wait for it."""
-    stage = Stage(number, SUPER_RESOLUTION, stage_preset("micro", number), LAYOUTS["slf"], CPU)
+    stage = CascadeStage(number, SUPER_RESOLUTION, stage_preset("micro", number), LAYOUTS["slf"], CPU)
     stage.network = lambda noisy, *told, **more: noisy * 2  # type: ignore[assignment]
     side = stage.preset.crop or stage.size
     with torch.device("meta"):

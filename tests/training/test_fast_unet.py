@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from featurestore.conditioning import COLUMNS, LAYOUTS, ROWS
+from training.cascade import CascadeStage
 from training.fast_unet import compiled_run, quicken
 from training.presets import PRESETS, SUPER_RESOLUTION, stage_preset
-from training.stage import Stage
 from training.unets import imagen_library, library_unet
 
 BATCH, SIDE = 2, 16
@@ -161,7 +161,7 @@ def test_norms_bear_zeros_and_large_numbers_in_bfloat16():
 def test_it_compiles_to_one_graph_beside_the_module():
     preset = replace(stage_preset("micro", 1), compile=True)
     torch.manual_seed(0)
-    stage = Stage(1, SUPER_RESOLUTION, preset, LAYOUTS["slf"], torch.device("cpu"))
+    stage = CascadeStage(1, SUPER_RESOLUTION, preset, LAYOUTS["slf"], torch.device("cpu"))
     drawn(stage.network)
     (noisy, log_snr), more = arguments()
     given = (
@@ -178,7 +178,7 @@ def test_it_compiles_to_one_graph_beside_the_module():
     stage.compiled = True
     run = compiled_run("eager")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.stage.compiled_run", lambda: run)
+        patch.setattr("training.cascade.compiled_run", lambda: run)
         got = stage.predict(*given)
         other = stage.with_network(drawn(copy.deepcopy(stage.network))).predict(*given)
     assert apart(got, want) < 5e-5

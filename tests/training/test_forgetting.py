@@ -28,7 +28,7 @@ def filled(tmp_path) -> Store:
 def begin(store: Store, run, snapshot: str | None = None) -> None:
     """What training does before its first step."""
     loader = store.batches(LAYOUT, 4, missing="zero", held_out="test", snapshot=snapshot)
-    about = describe_run(SYSTEM, 1, "micro", stage_preset("micro", 1), LAYOUT, 0, 10, loader)
+    about = describe_run(SYSTEM, "unet1", "micro", stage_preset("micro", 1), LAYOUT, 0, 10, loader)
     check_run(run, loader)
     open_run_directory(run, about)
     note_run(run, loader)

@@ -24,12 +24,12 @@ from featurestore.store import Store
 from tests.featurestore.conftest import clip, fill, want
 from tests.training.clips import COLOURS, clips_in_memory
 from training import loop, presets, samples
+from training.cascade import CascadeStage
 from training.checkpoint import latest_checkpoint, open_run
 from training.loop import train
 from training.metrics import read_metrics
 from training.presets import stage_preset
 from training.sampling import draw_stage, load_stage
-from training.stage import Stage
 from training.step import learning_rate
 
 STEPS = 6
@@ -189,10 +189,10 @@ def test_nothing_asks_the_global_random_states_once_training_began(straight, tmp
         assert all(torch.equal(values, got[name]) for name, values in want.items()), part
 
 
-@pytest.mark.parametrize(("unet", "size", "columns"), [(1, 32, 4), (2, 128, 4)])
-def test_grids_of_held_out_clips_are_drawn_and_say_what_they_are(tmp_path, unet, size, columns):
+@pytest.mark.parametrize(("stage", "size", "columns"), [("unet1", 32, 4), ("unet2", 128, 4)])
+def test_grids_of_held_out_clips_are_drawn_and_say_what_they_are(tmp_path, stage, size, columns):
     """What it is given, drawn at two scales, and the true picture; U-Net 2 is given the true low picture."""
-    run(tmp_path / "run", unet=unet, steps=3, sample_every=2)
+    run(tmp_path / "run", stage=stage, steps=3, sample_every=2)
     paths = sorted((tmp_path / "run/samples").glob("*.png"))
     assert [path.name for path in paths] == ["step-00000002.png", "step-00000003.png"]
     with Image.open(paths[0]) as picture:
@@ -200,7 +200,7 @@ def test_grids_of_held_out_clips_are_drawn_and_say_what_they_are(tmp_path, unet,
         about = json.loads(picture.text["voxportrait"])  # type: ignore[attr-defined]
         pixels = np.asarray(picture).astype(int)
     assert about["generated"] is True
-    assert (about["step"], about["unet"], about["cond_scales"]) == (2, unet, [1.0, 3.0])
+    assert (about["step"], about["stage"], about["cond_scales"]) == (2, stage, [1.0, 3.0])
     assert about["clip_ids"] == ["test/id00010/video/00001", "test/id00011/video/00001"]
     given, truth = pixels[:, :size], pixels[:, -size:]
     assert np.abs(given - truth).mean() < 40
@@ -224,7 +224,7 @@ def test_a_grid_that_does_not_fit_the_memory_does_not_end_training(tmp_path, mon
 
 def test_pieces_that_fitted_the_memory_are_kept_when_training_goes_on(tmp_path, monkeypatch):
     seen, room = [], [2]
-    whole = Stage.loss
+    whole = CascadeStage.loss
 
     def loss(self, inputs, noise):
         if len(inputs.matrix) > room[0]:
@@ -232,7 +232,7 @@ def test_pieces_that_fitted_the_memory_are_kept_when_training_goes_on(tmp_path, 
         seen.append(len(inputs.matrix))
         return whole(self, inputs, noise)
 
-    monkeypatch.setattr(Stage, "loss", loss)
+    monkeypatch.setattr(CascadeStage, "loss", loss)
     run(tmp_path / "run", should_stop=lambda: True, validate_every=1)
     assert open_run(tmp_path / "run").about["micro_batch"] == 2
     room[0] = 100
@@ -256,7 +256,7 @@ def test_a_run_holds_what_made_it(straight):
     about = open_run(folder).about
     assert about["layout"] == LAYOUTS["slf"].to_json()
     assert about["layout_fingerprint"] == LAYOUTS["slf"].fingerprint
-    assert (about["system"], about["cascade"], about["unet"]) == ("full-input", "super-resolution", 1)
+    assert (about["system"], about["stage"]) == ("full-input", "unet1")
     assert about["data"] == {"clips": 10, "held_out": 2, "seed": 0}
     assert about["settings"]["architecture"]["dim"] == 16
     assert about["code"]
@@ -270,7 +270,7 @@ def test_a_run_holds_what_made_it(straight):
         ({"layout": LAYOUTS["slf-released"]}, r"its layout\.\w+ is"),
         ({"system": "only-audio"}, "its system is full-input, not only-audio"),
         ({"seed": 1}, "its seed is 0, not 1"),
-        ({"unet": 2}, "its unet is 1, not 2"),
+        ({"stage": "unet2"}, "its stage is unet1, not unet2"),
         ({"loader": clips_in_memory(about={"makers": "other"})}, "its data.makers is None, not other"),
     ],
 )
@@ -335,6 +335,8 @@ def test_what_was_killed_before_its_first_line_begins_anew_and_damage_is_named(t
 
 def test_of_many_held_out_clips_some_are_validated_on_evenly_spread(monkeypatch):
     class Numbers:
+        shows = 0
+
         def inputs(self, fed):
             return torch.tensor(fed.batch.rows.astype(float))
 

@@ -91,7 +91,7 @@ def test_a_run_on_a_store_goes_on_from_its_export(store, tmp_path):
 
     def go_on(loader):
         settings = stage_preset("micro", 1)
-        open_run_directory(run, describe_run(SYSTEMS["full-input"], 1, "micro", settings, LAYOUT, 0, 3, loader))
+        open_run_directory(run, describe_run(SYSTEMS["full-input"], "unet1", "micro", settings, LAYOUT, 0, 3, loader))
         return loader
 
     state = go_on(loader_for(store.uri, LAYOUT, 4, **options)).order.state(1, 2)

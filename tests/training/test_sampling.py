@@ -10,10 +10,10 @@ from featurestore.errors import UsageError, VoxportraitError
 from featurestore.slips import with_slips
 from tests.training.clips import clips_in_memory
 from training import diffusion
+from training.cascade import enlarge
 from training.loop import train
 from training.samplers import SAMPLERS
 from training.sampling import Portraitist, draw_stage, plan, threshold
-from training.stage import enlarge
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def runs(tmp_path_factory):
     """Both U-Nets of both cascades, hardly trained."""
     folder = tmp_path_factory.mktemp("cascades")
     for system in ("full-input", "no-image-guide"):
-        for unet in (1, 2):
+        for unet in ("unet1", "unet2"):
             train(folder / f"{system}-{unet}", clips_in_memory(), system, unet, "micro", steps=8, device="cpu")
     return folder
 

@@ -1,0 +1,1 @@
+"""Fine-portraitist: a codec of faces and speech, and latent diffusion on it."""
