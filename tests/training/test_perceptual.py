@@ -70,6 +70,11 @@ def test_the_gradient_is_that_of_the_reference(distance, reference):
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
 
 
+def test_one_picture_may_be_compared_with_many(distance):
+    ones, other = pictures(3, 32, 32), pictures(1, 32, 32, seed=1)
+    torch.testing.assert_close(distance(ones, other), distance(ones, other.expand_as(ones)))
+
+
 def test_equal_pictures_have_no_distance_and_a_finite_gradient(distance):
     drawn = torch.zeros(1, 3, 32, 32, requires_grad=True)
     found = distance(drawn, torch.zeros(1, 3, 32, 32))

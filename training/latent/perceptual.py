@@ -60,6 +60,7 @@ class Perceptual(nn.Module):
         return cls(read_weights(path or weights_file())).to(device)
 
     def forward(self, pictures: Tensor, others: Tensor) -> Tensor:
+        """others: as many, or one for all."""
         if min(pictures.shape[-2:]) < SMALLEST_SIDE:
             raise ValueError(f"LPIPS needs pictures of {SMALLEST_SIDE} px a side, not {tuple(pictures.shape[-2:])}")
         pairs = zip(self._features(pictures), self._features(others), strict=True)
