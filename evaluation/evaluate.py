@@ -1,37 +1,30 @@
-"""Evaluation of drawn portraits: are speakers found again, are they of the right age, gender and ethnicity, and how
-close is the picture to the true one?
+"""Evaluation of drawn portraits: are speakers found again, are they of the right age, gender and ethnicity, how close
+is the picture to the true one, and is it one of its own or a copy?
 
     result = evaluate(store, read_drawings("demo/portraits"), [recogniser("dlib"), recogniser("arcface", "cosine")])
 
-Beside each system stand references that no model drew: true faces, the enlarged guide, one average face for all.
-docs/evaluation.md says what each number is. Works on a store and on an export's records alike.
+Portraits of each family of systems are judged at their own size, by the measures of their own paper; smaller ones are
+enlarged to it. Beside each system stand references that no model drew: true faces, the enlarged guide, one average face
+for all, the retrieved faces. docs/evaluation.md says what each number is. Works on a store and on an export's records
+alike.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.faces import LABELS, Faces, speaker_of
+from evaluation.copying import MOST, training_rows
+from evaluation.faces import Faces, speaker_of
+from evaluation.families import FAMILIES, SLF, Family, Key, drawn_by, rows_of
 from evaluation.fid import Fid
-from evaluation.gallery import ANOTHER_VIDEO, SAME_FRAME, Gallery, galleries
-from evaluation.judges import AttributeJudge, Recogniser, recogniser
-from evaluation.metrics import (
-    RANKS,
-    decade,
-    mean_likeness,
-    psnr,
-    ranks,
-    recalls_of,
-    root_mean_square,
-    share_of,
-    ssim,
-)
+from evaluation.gallery import ANOTHER_VIDEO, OTHER_IMAGES, SAME_FRAME, Gallery, galleries
+from evaluation.judges import AttributeJudge, Recogniser, recogniser, recogniser_of_features
+from evaluation.panel import FID_FACES, JUDGED, TRUTH, Judged, Panel, Pictures, evenly
 from evaluation.significance import COMPARISONS, WEIGHTS, Comparison, compare
-from evaluation.truth import Groups, Labels, groups_of, is_known, stored_of, truth_of
-from featurestore.conditioning import SYSTEMS
+from featurestore.conditioning import system as system_named
 from featurestore.errors import VoxportraitError
 from featurestore.records import Records
 
@@ -39,16 +32,13 @@ if TYPE_CHECKING:
     from evaluation.portraits import Drawing
     from featurestore.store import Store
 
+__all__ = ("JUDGED", "TRUTH", "evaluate")
+
 AVERAGED_FACES = 512
 """Faces of other speakers that the average face is made of, at most."""
 
-FID_FACES = 10_000
-"""True faces that FID compares with, at most: evenly of the split's."""
-
-JUDGED, TRUTH, STORED = "the same judge on the true face", "the corpus's own", "the store's label"
-
 Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what comes now)."""
+"""Called with (done, total, what comes now), in pictures."""
 
 
 def evaluate(
@@ -59,263 +49,157 @@ def evaluate(
     fid: Fid | None = None,
     *,
     split: str = "test",
+    ranks: Sequence[int] = (),
+    training_faces: int = MOST,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Judge each system and scale, and references. JSON-able; docs/evaluation.md has its form.
+    """Judge each system, scale and exclusion, and references. JSON-able; docs/evaluation.md has its form.
 
     source: a store, of whose `split` the portraits are; or records that were opened for that split, whose `held_out`
-    gives the average face. recognisers: dlib by L2 where it is None. attributes, fid: not judged where they are None.
+    gives the average face and the training faces. recognisers: where it is None, dlib by L2 for SLF's systems, and for
+    Fine-portraitist's VGG-Face where it is there. attributes, fid: not judged where they are None. ranks: the k of
+    recall at k, each paper's own where it is empty. training_faces: that are looked at for copies, at most.
     Raises VoxportraitError where portraits of one system come from different checkpoints, a clip is not there, or no
     clip of the split has a face.
     """
-    from evaluation.portraits import by_system_and_scale, digest
-
     _check_origin(drawings)
-    recognisers = [recogniser("dlib")] if recognisers is None else list(recognisers)
-    drawn = by_system_and_scale(drawings)
-    faces = Faces.of(source, split)
-    both = galleries(faces.rows, {drawing.clip_id for drawing in drawings})
-    has_guide = any(SYSTEMS[system].image_guide for system, _ in drawn)
-    portraits = [
-        Pictures(
-            system, f"conditional scale {scale:g}", [drawing.clip_id for drawing in group], partial(_read_drawn, group)
+    families = [family for family in FAMILIES if drawn_by(family, drawings)] or [SLF]
+    recognisers = usual_recognisers(families) if recognisers is None else list(recognisers)
+    faces = {family.name: Faces.of(source, split, family.picture) for family in families}
+    common = set.intersection(*(set(one.rows) for one in faces.values()))
+    drawn = {drawing.clip_id for drawing in drawings}
+    told = _Counted(progress)
+    panels, rows, beside = {}, {}, {}
+    for family in families:
+        own, searched = faces[family.name], galleries(common, drawn & common, family.galleries)
+        rows[family.name] = dict(_drawn(family, own, drawn_by(family, drawings)))
+        beside[family.name] = list(references(own, searched, rows[family.name]))
+        pictures = [*rows[family.name].values(), *beside[family.name]]
+        told.expect(_to_look_at(own, searched, pictures, attributes, fid))
+        panels[family.name] = Panel.ready(
+            family, ranks or family.ranks, own, searched, pictures, recognisers, attributes, fid, told, training_faces
         )
-        for (system, scale), group in drawn.items()
-    ]
-    beside = list(references(faces, both, has_guide))
-    judges = Judges.ready(faces, both, [*portraits, *beside], recognisers, attributes, fid)
-    told = _counted(progress, len(portraits) + len(beside))
-    judged = [judges.judge(one, told) for one in portraits]
-    systems = [
-        {
-            **row.told(judges),
-            "cond_scale": scale,
-            "image_guide": SYSTEMS[system].image_guide,
-            "checkpoints": group[0].about["checkpoints"],
-            "portraits": digest(group),
-            "untrained": sorted({key for drawing in group for key in drawing.about.get("untrained", ())}),
-        }
-        for row, ((system, scale), group) in zip(judged, drawn.items(), strict=True)
-    ]
-    by_name: dict[str, dict[float, Judged]] = {}
-    for (system, scale), row in zip(drawn, judged, strict=True):
-        by_name.setdefault(system, {})[scale] = row
+    judged = {key: panels[name].judge(one, told) for name, some in rows.items() for key, one in some.items()}
+    first = next(iter(panels.values()))
+    known = {gallery.name: gallery for panel in panels.values() for gallery in panel.galleries}
     return {
         "galleries": {
-            one.name: {"speakers": len(one), "clip_ids": list(one.clips.values()), "about": one.about} for one in both
+            name: {
+                "speakers": len(gallery.faces),
+                "images": len(gallery),
+                "clip_ids": list(gallery.clips.values()) if gallery.is_chosen else [],
+                "about": gallery.about,
+            }
+            for name, gallery in known.items()
         },
         "recognisers": {
             one.key: {"name": one.name, "metric": one.metric, "untrained": one.untrained} for one in recognisers
         },
-        **({"attributes": judges.about_attributes(attributes)} if attributes else {}),
-        "groups": {name: groups.by for name, groups in judges.groups.items()},
-        "ranks": [k for k in RANKS if any(k < len(gallery) for gallery in both)],
-        "systems": systems,
-        "references": [judges.judge(one, told).told(judges) for one in beside],
-        "significance": list(significances(by_name, judges)),
-    }
+        **({"attributes": first.about_attributes(attributes)} if attributes else {}),
+        "families": {name: panel.about() for name, panel in panels.items()},
+        "groups": {name: groups.by for panel in panels.values() for name, groups in panel.groups.items()},
+        "ranks": [k for k in _all_ranks(panels.values()) if any(k < len(gallery) for gallery in known.values())],
+        "systems": [
+            panels[name].row(judged[key]) for name, some in rows.items() for key in some
+        ],
+        "references": [
+            panels[name].row(panels[name].judge(one, told)) for name, some in beside.items() for one in some
+        ],
+        "significance": list(significances(judged, panels[SLF.name])) if SLF.name in panels else [],
+    }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Pictures that are judged. clip_ids: of each, the clip whose face it is a likeness of; read: gives the pictures,
-    (N, 128, 128, 3) uint8; only: the galleries that they are searched in, all where it is empty; is_drawn: whether they
-    are likenesses, for which PSNR, SSIM and FID say something."""
-
-    name: str
-    about: str
-    clip_ids: Sequence[str]
-    read: Callable[[], np.ndarray]
-    only: Sequence[str] = ()
-    is_drawn: bool = True
+def usual_recognisers(families: Sequence[Family]) -> list[Recogniser]:
+    """Those by which these families are judged where nobody says: dlib; where there may be copies, VGG-Face if it is
+    here."""
+    asked = [recogniser_of_features() if family.has_prior else recogniser("dlib") for family in families]
+    return list({one.key: one for one in asked}.values())
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What the judges said of pictures. places: (gallery, recogniser's key) -> (N,) the place at which each speaker was
-    found, 0 for one who is not in the gallery; told: attribute -> (N,); likeness: `psnr`, `ssim`, `fid`."""
+def _all_ranks(panels: Any) -> list[int]:
+    return sorted({k for panel in panels for k in panel.ranks})
 
-    pictures: Pictures
-    places: Mapping[tuple[str, str], np.ndarray]
-    attributes: Labels
-    likeness: Mapping[str, Any]
 
-    def told(self, judges: "Judges") -> dict[str, Any]:
-        """A row of the result."""
-        found = judges.attributes_of(self)
-        return {
-            "name": self.pictures.name,
-            "about": self.pictures.about,
-            "n": len(self.pictures.clip_ids),
-            "untrained": [],
-            "recall": judges.recall(self.places),
-            **({"attributes": found} if found else {}),
-            **self.likeness,
-            "groups": dict(self._groups(judges)),
+def _drawn(family: Family, faces: Faces, drawings: Sequence["Drawing"]) -> Iterator[tuple[Key, Pictures]]:
+    """The portraits of one family, row by row."""
+    from evaluation.portraits import digest
+
+    for key, group in rows_of(drawings).items():
+        passed = f", {key.exclusion} excluded" if key.exclusion else ""
+        more = {
+            "cond_scale": key.cond_scale,
+            "exclusion": key.exclusion,
+            "image_guide": system_named(key.system).image_guide,
+            "checkpoints": group[0].about["checkpoints"],
+            "portraits": digest(group),
+            "untrained": sorted({one for drawing in group for one in drawing.about.get("untrained", ())}),
         }
-
-    def _groups(self, judges: "Judges") -> Iterator[tuple[str, Any]]:
-        for grouping, groups in judges.groups.items():
-            mine = np.array([groups.names[judges.number[clip_id]] for clip_id in self.pictures.clip_ids])
-            yield (
-                grouping,
-                {
-                    name: {
-                        "n": int((mine == name).sum()),
-                        "recall": judges.recall({key: places[mine == name] for key, places in self.places.items()}),
-                    }
-                    for name in sorted(set(mine.tolist()) - {""})
-                },
-            )
-
-
-@dataclass(frozen=True)
-class Judges:
-    """All that pictures are judged by, and what is known of the people that they are likenesses of.
-
-    embedded: gallery -> recogniser's name -> (G, D). number: clip -> its number among all clips that pictures are
-    likenesses of; judged, truth: attribute -> by that number; groups: by grouping. real: FID's features of true faces.
-    """
-
-    faces: Faces
-    galleries: Sequence[Gallery]
-    recognisers: Sequence[Recogniser]
-    embedded: Mapping[str, Mapping[str, np.ndarray]]
-    attributes: AttributeJudge | None
-    number: Mapping[str, int]
-    judged: Labels
-    truth: Labels
-    groups: Mapping[str, Groups]
-    fid: Fid | None
-    real: np.ndarray
-
-    @classmethod
-    def ready(
-        cls,
-        faces: Faces,
-        both: Sequence[Gallery],
-        pictures: Sequence[Pictures],
-        recognisers: Sequence[Recogniser],
-        attributes: AttributeJudge | None,
-        fid: Fid | None,
-    ) -> "Judges":
-        clips = sorted({clip_id for one in pictures for clip_id in one.clip_ids})
-        judged = attributes.judge(faces.read(clips)["target"]) if attributes else {}
-        truth = truth_of(faces, clips)
-        untrained = attributes.untrained if attributes else ()
-        trusted = {key: values for key, values in judged.items() if key not in untrained}
-        sources = {TRUTH: truth, JUDGED: trusted, STORED: stored_of(faces, clips)}
-        rows = _evenly(np.array(list(faces.rows.values()), np.uint64), FID_FACES if fid else 0)
-        parts = [rows[first : first + AVERAGED_FACES] for first in range(0, len(rows), AVERAGED_FACES)]
-        return cls(
-            faces,
-            both,
-            recognisers,
-            {one.name: _embed(faces.read(list(one.clips.values()))["target"], recognisers) for one in both},
-            attributes,
-            {clip_id: number for number, clip_id in enumerate(clips)},
-            judged,
-            truth,
-            groups_of(sources, len(clips)),
-            fid,
-            np.concatenate([fid.features(faces.read_rows(part)["target"]) for part in parts]) if fid else np.empty(0),
+        yield (
+            key,
+            Pictures(
+                key.system,
+                f"conditional scale {key.cond_scale:g}{passed}",
+                [drawing.clip_id for drawing in group],
+                partial(_read_drawn, group, faces.side),
+                retrieval=[one.about.get("retrieval") or {} for one in group] if family.has_prior else (),
+                more=more,
+            ),
         )
 
-    def judge(self, one: Pictures, told: Callable[[str], None]) -> Judged:
-        """Look at pictures."""
-        told(one.name)
-        pictures = one.read()
-        embedded, speakers = _embed(pictures, self.recognisers), [speaker_of(clip_id) for clip_id in one.clip_ids]
-        places = {
-            (gallery.name, by.key): self._places(gallery, by, embedded[by.name], speakers)
-            for gallery in self.galleries
-            for by in self.recognisers
-            if gallery.name in (one.only or [gallery.name])
-        }
-        likeness: dict[str, Any] = {"psnr": None, "ssim": None, "fid": None}
-        if one.is_drawn:
-            truths = self.faces.read(one.clip_ids)["target"]
-            likeness |= {
-                name: asdict(mean_likeness(measure, pictures, truths))
-                for name, measure in (("psnr", psnr), ("ssim", ssim))
-            }
-            likeness["fid"] = self.fid.judge(self.fid.features(pictures), self.real) if self.fid else None
-        return Judged(one, places, self.attributes.judge(pictures) if self.attributes else {}, likeness)
 
-    def _places(self, gallery: Gallery, by: Recogniser, embedded: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
-        number = {speaker: place for place, speaker in enumerate(gallery.clips)}
-        here = np.array([speaker in number for speaker in speakers], bool)
-        own = [number[speaker] for speaker in speakers if speaker in number]
-        places = np.zeros(len(speakers), np.int64)
-        places[here] = ranks(embedded[here], self.embedded[gallery.name][by.name], own, by.metric)
-        return places
-
-    def recall(self, places: Mapping[tuple[str, str], np.ndarray]) -> dict[str, dict[str, dict[str, Any]]]:
-        """gallery -> recogniser -> k -> recall, of those who are in the gallery."""
-        sizes = {gallery.name: len(gallery) for gallery in self.galleries}
-        recall: dict[str, dict[str, dict[str, Any]]] = {}
-        for (gallery, key), found in places.items():
-            values = recalls_of(found[found > 0], sizes[gallery])
-            recall.setdefault(gallery, {})[key] = {str(k): asdict(value) for k, value in values.items()}
-        return recall
-
-    def attributes_of(self, judged: Judged) -> dict[str, Any]:
-        """Name -> {`judged`, `truth`} of pictures on which somebody told attributes, against either."""
-        numbers = [self.number[clip_id] for clip_id in judged.pictures.clip_ids]
-        found: dict[str, Any] = {}
-        for against, known in (("judged", self.judged), ("truth", self.truth)):
-            for key in (key for key in LABELS if key in judged.attributes and key in known):
-                true, seen = known[key][numbers], judged.attributes[key]
-                true, seen = true[is_known(key, true)], seen[is_known(key, true)]
-                if not len(true):
-                    continue
-                if key == "age":
-                    same = np.array([decade(a) == decade(b) for a, b in zip(seen, true, strict=True)])
-                    found.setdefault("age_group", {})[against] = asdict(share_of(same))
-                    found.setdefault("age_rmse", {})[against] = asdict(root_mean_square(seen - true))
-                else:
-                    found.setdefault(key, {})[against] = asdict(share_of(seen == true))
-        return {key: found[key] for key in ("gender", "ethnicity", "age_group", "age_rmse") if key in found}
-
-    def about_attributes(self, judge: AttributeJudge) -> dict[str, Any]:
-        """Who judged, which of the judges are untrained, which are not there and why, and what is compared with."""
-        against = {"judged": JUDGED} | ({"truth": TRUTH} if self.truth else {})
-        return {
-            "judge": judge.name,
-            "untrained": list(judge.untrained),
-            "absent": dict(judge.absent),
-            "against": against if self.judged else {},
-        }
-
-
-def references(faces: Faces, both: Sequence[Gallery], has_guide: bool) -> Iterator[Pictures]:
-    """Pictures that no model drew, of the galleries' speakers."""
+def references(faces: Faces, both: Sequence[Gallery], rows: Mapping[Key, Pictures]) -> Iterator[Pictures]:
+    """Pictures that no model drew, of the galleries' speakers. rows: of the portraits that they stand beside."""
     by_name = {gallery.name: gallery.clips for gallery in both}
     same = by_name[SAME_FRAME]
     first = list(same.values())
     if another := by_name.get(ANOTHER_VIDEO):
         own, others = [same[speaker] for speaker in another], list(another.values())
         about = "true faces of another video: as far as the recogniser can go"
-        yield Pictures("another video", about, own, lambda: faces.read(others)["target"], [SAME_FRAME], False)
+        yield Pictures("another video", about, own, partial(_read_faces, faces, others), [SAME_FRAME], False)
         about = "the true faces: as far as the recogniser can go among other videos"
-        yield Pictures("true face", about, own, lambda: faces.read(own)["target"], [ANOTHER_VIDEO], False)
-    if has_guide:
+        only = [ANOTHER_VIDEO, OTHER_IMAGES]
+        yield Pictures("true face", about, own, partial(_read_faces, faces, own), only, False, True)
+    if any(one.more["image_guide"] for one in rows.values()):
         about = "the 8 x 8 guide, enlarged: what super-resolution starts from"
-        yield Pictures("enlarged guide", about, first, lambda: enlarged(faces.read(first)["guide"]))
+        yield Pictures("enlarged guide", about, first, partial(_read_guides, faces, first))
     if len(faces.records.held_out):
-        seen = faces.read_rows(_evenly(faces.records.held_out, AVERAGED_FACES))["target"]
-        average = np.rint(seen.mean(0)).astype(np.uint8)
-        about = f"the mean of {len(seen)} faces of other speakers, the same for everybody"
-        yield Pictures("average face", about, first, lambda: np.repeat(average[None], len(first), 0))
+        others_rows = evenly(faces.records.held_out, AVERAGED_FACES)
+        total = np.zeros((faces.side, faces.side, 3))
+        faces.look(others_rows, lambda some: _add(total, some), lambda n: None)
+        average = np.rint(total / len(others_rows)).astype(np.uint8)
+        about = f"the mean of {len(others_rows)} faces of other speakers, the same for everybody"
+        yield Pictures("average face", about, first, lambda part: np.repeat(average[None], len(first[part]), 0))
+    yield from _retrieved_faces(faces, rows)
 
 
-def significances(rows: Mapping[str, Mapping[float, Judged]], judges: Judges) -> Iterator[dict[str, Any]]:
-    """The paper's comparisons, as far as both systems were drawn, in each gallery and by each recogniser: where both
-    were drawn at the same scale, and each at its best. rows: system -> scale -> what was judged."""
+def _retrieved_faces(faces: Faces, rows: Mapping[Key, Pictures]) -> Iterator[Pictures]:
+    """The faces that portraits leaned on, as if they were the portraits: what copying would get. Once an exclusion."""
+    known = training_rows(faces)
+    done: set[str | None] = set()
+    for key, one in rows.items():
+        pairs = [
+            (clip_id, known[prior])
+            for clip_id, told in zip(one.clip_ids, one.retrieval, strict=bool(one.retrieval))
+            if (prior := told.get("clip_id") or "") in known
+        ]
+        if pairs and key.exclusion not in done:
+            done.add(key.exclusion)
+            clip_ids, priors = [clip_id for clip_id, _ in pairs], np.array([row for _, row in pairs], np.uint64)
+            about = f"the retrieved faces themselves, {key.exclusion} excluded: what copying would get"
+            read = partial(_read_rows, faces, priors)
+            yield Pictures("retrieved face", about, clip_ids, read, more={"exclusion": key.exclusion})
+
+
+def significances(judged: Mapping[Key, Judged], panel: Panel) -> Iterator[dict[str, Any]]:
+    """The SLF paper's comparisons, as far as both systems were drawn, in each gallery and by each recogniser: where
+    both were drawn at the same scale, and each at its best."""
+    rows: dict[str, dict[float, Judged]] = {}
+    for key, one in judged.items():
+        rows.setdefault(key.system, {})[key.cond_scale] = one
     for asked in COMPARISONS:
         if asked.all in rows and asked.without in rows:
-            for gallery in judges.galleries:
-                for by in judges.recognisers:
+            for gallery in panel.galleries:
+                for by in panel.recognisers:
                     where = (gallery.name, by.key)
                     yield _significance(asked, rows[asked.all], rows[asked.without], where, len(gallery))
 
@@ -345,8 +229,7 @@ def best_scale(rows: Mapping[float, Judged], where: tuple[str, str]) -> float:
     smallest."""
 
     def hits(scale: float) -> list[int]:
-        places = rows[scale].places[where]
-        return [-int(((places > 0) & (places <= k)).sum()) for k in WEIGHTS]
+        return [-rows[scale].found[where].hits(k) for k in WEIGHTS]
 
     return min(rows, key=lambda scale: (*hits(scale), scale))
 
@@ -354,7 +237,11 @@ def best_scale(rows: Mapping[float, Judged], where: tuple[str, str]) -> float:
 def _compared(one: Judged, other: Judged, where: tuple[str, str], size: int) -> dict[str, Any]:
     """Significance over the clips that both were asked for, paired, people drawn anew whole."""
     mine, theirs = (
-        {clip: place for clip, place in zip(row.pictures.clip_ids, row.places[where].tolist(), strict=True) if place}
+        {
+            clip: place
+            for clip, place in zip(row.pictures.clip_ids, row.found[where].place.tolist(), strict=True)
+            if place
+        }
         for row in (one, other)
     )
     clips = [clip for clip in mine if clip in theirs]
@@ -362,38 +249,67 @@ def _compared(one: Judged, other: Judged, where: tuple[str, str], size: int) -> 
     return asdict(compare([mine[clip] for clip in clips], [theirs[clip] for clip in clips], size, speakers))
 
 
-def enlarged(guides: np.ndarray, size: int = 128) -> np.ndarray:
-    """(N, 8, 8, 3) uint8 -> (N, size, size, 3) uint8, bicubic."""
+def enlarged(pictures: np.ndarray, size: int = 128) -> np.ndarray:
+    """(N, S, S, 3) uint8 -> (N, size, size, 3) uint8, bicubic."""
     import cv2
 
-    return np.stack([cv2.resize(guide, (size, size), interpolation=cv2.INTER_CUBIC) for guide in guides])
+    return np.stack([cv2.resize(one, (size, size), interpolation=cv2.INTER_CUBIC) for one in pictures])
 
 
-def _read_drawn(drawings: Sequence["Drawing"]) -> np.ndarray:
+def _read_drawn(drawings: Sequence["Drawing"], side: int, part: slice) -> np.ndarray:
+    """Portraits, enlarged to the side at which they are judged."""
     from evaluation.portraits import read_picture
 
-    return np.stack([read_picture(drawing.picture) for drawing in drawings])
+    pictures = [read_picture(drawing.picture) for drawing in drawings[part]]
+    return np.stack([one if len(one) == side else enlarged(one[None], side)[0] for one in pictures])
 
 
-def _embed(pictures: np.ndarray, recognisers: Sequence[Recogniser]) -> dict[str, np.ndarray]:
-    """Recogniser's name -> (N, D): one that is there by two metrics looks once."""
-    return {name: one.embed(pictures) for name, one in {one.name: one for one in recognisers}.items()}
+def _read_faces(faces: Faces, clip_ids: Sequence[str], part: slice) -> np.ndarray:
+    return _read_rows(faces, faces.rows_of(clip_ids), part)
 
 
-def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
-    return rows[:: max(1, -(-len(rows) // most))] if most else rows[:0]
+def _read_rows(faces: Faces, rows: np.ndarray, part: slice) -> np.ndarray:
+    return faces.read_rows(rows[part], [faces.picture])[faces.picture]
 
 
-def _counted(progress: Progress | None, total: int) -> Callable[[str], None]:
-    done = -1
+def _read_guides(faces: Faces, clip_ids: Sequence[str], part: slice) -> np.ndarray:
+    return enlarged(faces.read_rows(faces.rows_of(clip_ids[part]), ["guide"])["guide"], faces.side)
 
-    def told(what: str) -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, total, what)
 
-    return told
+def _add(total: np.ndarray, faces: np.ndarray) -> dict[str, np.ndarray]:
+    """Add faces to their sum; nothing of each is kept."""
+    total += faces.sum(0, dtype=np.float64)
+    return {}
+
+
+def _to_look_at(
+    faces: Faces,
+    searched: Sequence[Gallery],
+    pictures: Sequence[Pictures],
+    attributes: AttributeJudge | None,
+    fid: Fid | None,
+) -> int:
+    """Pictures, about: training faces are known when they are looked at."""
+    clips = {clip_id for one in pictures for clip_id in one.clip_ids}
+    every = {clip_id for gallery in searched for some in gallery.faces.values() for clip_id in some}
+    real = len(evenly(np.array(list(faces.rows.values())), FID_FACES)) if fid else 0
+    return len(clips | every) + real + (len(clips) if attributes else 0) + sum(len(one.clip_ids) for one in pictures)
+
+
+class _Counted:
+    """Tells a person how many pictures were looked at."""
+
+    def __init__(self, progress: Progress | None):
+        self._progress, self._done, self._total = progress, 0, 0
+
+    def expect(self, pictures: int) -> None:
+        self._total += pictures
+
+    def __call__(self, pictures: int, what: str) -> None:
+        self._done += pictures
+        self._total = max(self._total, self._done)
+        if self._progress:
+            self._progress(self._done, self._total, what)
 
 
 def _check_origin(drawings: Sequence["Drawing"]) -> None:

@@ -4,8 +4,8 @@
     dlib.embed(pictures)
     deepface_attributes().judge(pictures)["gender"]
 
-A judge sees a portrait as it sees a true face: the geometry of `face_128` says where the face is, so that a bad
-portrait is judged and not left out.
+A judge sees a portrait as it sees a true face: the geometry of `face_128` and `face`, which show the same square of the
+frame at 128 and at 256 px, says where the face is, so that a bad portrait is judged and not left out.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from evaluation.metrics import METRICS
 from featurestore.errors import choose
 
 Embed = Callable[[np.ndarray], np.ndarray]
-"""(N, 128, 128, 3) uint8 faces -> (N, D) float32."""
+"""(N, S, S, 3) uint8 faces, S 128 or 256 -> (N, D) float32."""
 
 JUDGED = ("age", "gender", "ethnicity")
 
@@ -42,7 +42,7 @@ class Recogniser:
 class AttributeJudge:
     """Who tells age, gender and ethnicity from a picture.
 
-    judge: (N, 128, 128, 3) uint8 -> those of `JUDGED` that it tells: `age` (N,) years, the others (N,) codes of
+    judge: (N, S, S, 3) uint8 -> those of `JUDGED` that it tells: `age` (N,) years, the others (N,) codes of
     `catalogue.ATTRIBUTES`. untrained: which of them are from weights that were never trained; absent: which it cannot
     tell, and why.
     """
@@ -73,6 +73,14 @@ def recogniser(name: str, metric: str = "l2", device: str | None = None) -> Reco
     return Recogniser(name, _embed_of(name, _device(device)), metric, not weights.is_trained(name))
 
 
+def recogniser_of_features(metric: str = "l2", device: str | None = None) -> Recogniser:
+    """VGG-Face, by whose features Fine-portraitist's paper compares, where its trained weights are there, else dlib."""
+    from pipelines import weights
+
+    here = weights.missing("vgg_face") is None and weights.is_trained("vgg_face")
+    return recogniser("vgg_face" if here else "dlib", metric, device)
+
+
 @cache
 def _embed_of(name: str, device: str) -> Embed:
     if name == "dlib":
@@ -85,10 +93,17 @@ def _embed_of(name: str, device: str) -> Embed:
 
 
 def _dlib() -> Embed:
+    from pipelines.detectors import Box
     from pipelines.extractors.dlib import TARGET_BOX, DlibFaces
 
     load = cache(DlibFaces)
-    return lambda pictures: load().embed_all(pictures, TARGET_BOX)
+
+    def embed(pictures: np.ndarray) -> np.ndarray:
+        times, place = pictures.shape[1] / 128, TARGET_BOX
+        box = Box(place.x * times, place.y * times, place.width * times, place.height * times, place.probability)
+        return load().embed_all(pictures, box)
+
+    return embed
 
 
 @cache

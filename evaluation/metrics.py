@@ -1,7 +1,9 @@
 """How good portraits are: retrieval in a gallery, and likeness to the true picture. Pure functions of arrays."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 
@@ -42,41 +44,123 @@ class Mean:
     high: float
 
 
+@dataclass(frozen=True)
+class Found:
+    """Where queries' own entries are in a gallery, (N,) each. place: of the nearest right one, from 1; 0 where there is
+    none. right: the entries that would be right; among: all that there are to choose from."""
+
+    place: np.ndarray
+    right: np.ndarray
+    among: np.ndarray
+
+    def of(self, mask: np.ndarray) -> "Found":
+        """Those of (N,) bool."""
+        return Found(self.place[mask], self.right[mask], self.among[mask])
+
+    def hits(self, k: int) -> int:
+        """Queries whose speaker is among the k nearest."""
+        return int(((self.place > 0) & (self.place <= k)).sum())
+
+    def recalls(self, ks: Iterable[int] = RANKS) -> dict[int, Recall]:
+        """k -> recall at k of those who are in the gallery, beside what guessing finds: the probability that k entries
+        drawn at random hold a right one, 1 - C(wrong, k) / C(all, k), which is k / size where one is right. A k that
+        finds somebody for certain says nothing and is left out; without queries there are no recalls."""
+        here = self.of(self.place > 0)
+        if not len(here.place):
+            return {}
+        pairs = Counter(zip(here.right.tolist(), here.among.tolist(), strict=True))
+        recalls = {}
+        for k in (k for k in ks if all(k <= among - right for right, among in pairs)):
+            found = share(here.hits(k), len(here.place))
+            random = sum(many * _by_guessing(k, *pair) for pair, many in pairs.items()) / len(here.place)
+            recalls[k] = Recall(found.hits, found.n, found.value, found.low, found.high, random)
+        return recalls
+
+
+def _by_guessing(k: int, right: int, among: int) -> float:
+    return k / among if right == 1 else 1 - comb(among - right, k) / comb(among, k)
+
+
+def find(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    people: np.ndarray,
+    own: Sequence[int] | np.ndarray,
+    passed: tuple[np.ndarray, np.ndarray] | None = None,
+    metric: str = "l2",
+) -> Found:
+    """The place, from 1, of each query's nearest own entry among the entries of others.
+
+    queries: (N, D); gallery: (G, D); people: (G,) whose each entry is; own: (N,) who each query is of; passed: (G,) and
+    (N,) numbers, and entries that have the query's are passed over; metric: `l2` or `cosine`. Entries at the same
+    distance count as nearer, so that an embedding that maps everything to one point finds nobody, and so do those at no
+    distance: one that is not a number finds nobody either.
+    """
+    own = np.asarray(own, np.int64)
+    place, right, among = (np.zeros(len(own), np.int64) for _ in range(3))
+    for i, (row, even) in enumerate(_distances(queries, gallery, metric)):
+        mine = people == own[i]
+        others = ~mine
+        if passed is not None:
+            mine = mine & (passed[0] != passed[1][i])
+        right[i] = mine.sum()
+        among[i] = right[i] + others.sum()
+        if right[i]:
+            nearest = np.where(np.isnan(row[mine]), np.inf, row[mine]).min()
+            place[i] = 1 + (~(row[others] > nearest + even)).sum()
+    return Found(place, right, among)
+
+
 def ranks(
     queries: np.ndarray, gallery: np.ndarray, truth: Sequence[int] | np.ndarray, metric: str = "l2"
 ) -> np.ndarray:
-    """The place, from 1, of each query's own gallery entry when the gallery is sorted by distance to the query.
+    """`find` where each query has one right entry: (N,) int. truth: (N,) rows of the gallery."""
+    return find(queries, gallery, np.arange(len(gallery)), truth, None, metric).place
 
-    queries: (N, D); gallery: (G, D); truth: (N,) rows of the gallery; metric: `l2` or `cosine`. Entries at the same
-    distance count as nearer, so that an embedding that maps everything to one point finds nobody, and so do those at no
-    distance: one that is not a number finds nobody either. Returns (N,) int.
-    """
-    if not len(queries):
-        return np.empty(0, np.int64)
-    distance = _DISTANCES[choose("metric", metric, _DISTANCES)]
+
+def nearest(queries: np.ndarray, gallery: np.ndarray, metric: str = "l2") -> tuple[np.ndarray, np.ndarray]:
+    """Each query's nearest of at least one entry: its row (N,) int and how far it is (N,), squared for `l2`; infinity
+    where nothing is near or a number."""
+    rows, far = np.zeros(len(queries), np.int64), np.full(len(queries), np.inf)
+    for i, (row, _) in enumerate(_distances(queries, gallery, metric)):
+        known = np.where(np.isnan(row), np.inf, row)
+        rows[i], far[i] = known.argmin(), known.min()
+    return rows, far
+
+
+def apart(one: np.ndarray, other: np.ndarray, metric: str = "l2") -> np.ndarray:
+    """How far (N, D) vectors are from (N, D) others, row by row, as `nearest` measures it: (N,)."""
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if choose("metric", metric, METRICS) == "l2":
+        return ((one - other) ** 2).sum(1)
+    return 1 - (_of_length_one(one) * _of_length_one(other)).sum(1)
+
+
+def _distances(queries: np.ndarray, gallery: np.ndarray, metric: str) -> Iterator[tuple[np.ndarray, float]]:
+    """Each query's distances to the gallery, (G,), and the difference of two equal ones that rounding may make."""
+    choose("metric", metric, METRICS)
     queries, gallery = np.asarray(queries, np.float64), np.asarray(gallery, np.float64)
-    apart = (distance(query, gallery) for query in queries)
-    return np.array([(~(row > row[own])).sum() for row, own in zip(apart, truth, strict=True)], np.int64)
+    if metric == "cosine":
+        queries, gallery = _of_length_one(queries), _of_length_one(gallery)
+    mine, theirs = (queries**2).sum(1), (gallery**2).sum(1)
+    largest = np.nanmax(theirs, initial=0)
+    for first in range(0, len(queries), AT_ONCE):
+        part = slice(first, first + AT_ONCE)
+        products = queries[part] @ gallery.T
+        rows = 1 - products if metric == "cosine" else np.maximum(mine[part, None] - 2 * products + theirs, 0)
+        for row, length in zip(rows, mine[part], strict=True):
+            yield row, ROUNDING * (largest + np.nan_to_num(length))
 
 
-def _cosine(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(query) * np.linalg.norm(gallery, axis=1)
-    return 1 - (gallery * query).sum(1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+def _of_length_one(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float64).tiny)
 
 
-_DISTANCES = {"l2": lambda query, gallery: ((gallery - query) ** 2).sum(1), "cosine": _cosine}
-METRICS = tuple(_DISTANCES)
+METRICS = ("l2", "cosine")
 """How two embeddings are compared."""
 
-
-def recalls_of(places: np.ndarray, size: int, ks: Iterable[int] = RANKS) -> dict[int, Recall]:
-    """k -> recall at k of places (see `ranks`) in a gallery of that size. A k that reaches the size says nothing and is
-    left out; without places there are no recalls."""
-    recalls = {}
-    for k in (k for k in ks if k < size and len(places)):
-        found = share(int((places <= k).sum()), len(places))
-        recalls[k] = Recall(found.hits, found.n, found.value, found.low, found.high, k / size)
-    return recalls
+AT_ONCE, ROUNDING = 64, 1e-11
+"""Queries that are compared together; the part of squared lengths by which equal distances may differ in float64."""
 
 
 def share_of(right: np.ndarray) -> Share:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.faces import held_out_of
+from evaluation.families import EXCLUSIONS, ORDER
 from evaluation.gallery import SAME_FRAME
 from evaluation.portraits import Drawing, draw
 from featurestore.conditioning import LAYOUTS, SYSTEMS, Layout
@@ -31,17 +32,23 @@ class Source:
     export: Path | None = None
     split: str = "test"
 
-    def records(self, layout: Layout | None, missing: str = "zero", held_out: str = "val") -> Records:
+    def records(
+        self,
+        layout: Layout | None,
+        missing: str = "zero",
+        held_out: str = "val",
+        pictures: Sequence[str] = ("target", "guide"),
+    ) -> Records:
         """The split's records in a layout; of an export, None: with all that the file has."""
         if self.export is None:
             from featurestore.store_records import StoreRecords
 
             assert self.store is not None
             chosen = layout or LAYOUTS["slf"]
-            return StoreRecords(self.store, chosen, missing=missing, split=self.split, held_out=held_out)
+            return StoreRecords(self.store, chosen, pictures, missing, self.split, held_out)
         from featurestore.exports import ExportRecords
 
-        records = ExportRecords(self.export, layout, missing=missing, split=self.split, held_out=held_out)
+        records = ExportRecords(self.export, layout, pictures, missing, self.split, held_out)
         if self.store is not None:
             from featurestore.exporting import check
 
@@ -50,14 +57,17 @@ class Source:
 
     @property
     def judged(self) -> "Store | Records":
-        """What `evaluate` takes: the store, else the export's records, of which other speakers are held out."""
+        """What `evaluate` takes: the store, else the export's records with all the faces that it has, of which other
+        speakers are held out."""
         if self.export is None:
             assert self.store is not None
             return self.store
         from featurestore.exports import About
         from featurestore.tensor_file import TensorFile
 
-        return self.records(None, held_out=held_out_of(self.split, About.of(TensorFile(self.export)).splits))
+        about = About.of(TensorFile(self.export))
+        faces = [name for name in ("target", "guide", "face") if name in about.pictures]
+        return self.records(None, held_out=held_out_of(self.split, about.splits), pictures=faces)
 
 
 def trained_systems(runs: str | os.PathLike[str]) -> list[str]:
@@ -123,18 +133,19 @@ def recalls(row: Mapping[str, Any], gallery: str, recogniser: str) -> dict[str, 
 
 
 def best_rows(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """System -> its row of the scale with the highest R@1 (see `leading`), in the paper's order.
+    """System -> its row of the scale with the highest R@1 (see `leading`), in the papers' order.
 
-    Where several scales are equal in it: the highest at the next k, and the smallest scale of those equal in all.
+    Where several scales are equal in it: the highest at the next k, and the smallest scale of those equal in all. Of
+    several exclusions it is the strictest: the fewest of the speaker's own faces could be retrieved.
     """
     gallery, recogniser = leading(evaluation)
 
     def merit(row: Mapping[str, Any]) -> tuple[Any, ...]:
         found = recalls(row, gallery, recogniser)
-        return tuple(-found[k]["value"] for k in sorted(found, key=int)), row["cond_scale"]
+        strict = -EXCLUSIONS.index(row.get("exclusion"))
+        return strict, tuple(-found[k]["value"] for k in sorted(found, key=int)), row["cond_scale"]
 
-    order = list(SYSTEMS)
-    rows = sorted(evaluation.get("systems", ()), key=lambda row: order.index(row["name"]))
+    rows = sorted(evaluation.get("systems", ()), key=lambda row: ORDER.index(row["name"]))
     return {name: min((row for row in rows if row["name"] == name), key=merit) for name in _names(rows)}
 
 

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from evaluation.metrics import (
+    apart,
     decade,
+    find,
     mean,
     mean_likeness,
+    nearest,
     psnr,
     ranks,
-    recalls_of,
     root_mean_square,
     ssim,
     wilson_interval,
@@ -32,7 +34,7 @@ def test_cosine_looks_at_directions_alone():
 
 
 def recalls(queries, gallery, truth):
-    return recalls_of(ranks(queries, gallery, truth), len(gallery))
+    return find(queries, gallery, np.arange(len(gallery)), truth).recalls()
 
 
 def test_perfect_retrieval_finds_everybody_first():
@@ -51,7 +53,44 @@ def test_the_farthest_are_found_only_at_the_end():
 def test_an_embedding_that_sees_no_difference_finds_nobody():
     same = np.zeros((12, 4))
     assert [r.hits for r in recalls(same, same, range(12)).values()] == [0, 0, 0, 0]
-    assert [r.hits for r in recalls_of(ranks(same, same, range(12), "cosine"), 12).values()] == [0, 0, 0, 0]
+    assert ranks(same, same, range(12), "cosine").tolist() == [12] * 12
+    one = np.random.default_rng(0).normal(0, 30, (1, 4096)).repeat(12, 0)
+    assert ranks(one, one, range(12)).tolist() == ranks(one, one, range(12), "cosine").tolist() == [12] * 12
+
+
+def test_any_of_several_images_of_a_speaker_is_a_hit():
+    """Of 12 images on a line four are speaker 0's; from far away they come after all eight of speaker 1."""
+    people = np.array([0] * 4 + [1] * 8)
+    found = find(np.array([[8.6], [1.2]]), LINE, people, [0, 0])
+    assert found.place.tolist() == [9, 1]
+    assert (found.right.tolist(), found.among.tolist()) == ([4, 4], [12, 12])
+    recalls = found.recalls((1, 2, 5))
+    assert [(r.hits, r.n) for r in recalls.values()] == [(1, 2)] * 3
+    assert recalls[1].random == pytest.approx(4 / 12)
+    assert recalls[2].random == pytest.approx(1 - (8 * 7) / (12 * 11))
+    assert list(found.recalls((8, 9))) == [8]  # nine of twelve images hold one of the four for certain
+
+
+def test_images_that_are_passed_over_are_neither_hits_nor_to_choose_from():
+    people, videos = np.array([0] * 4 + [1] * 8), np.array([7, 7, 8, 8] + [9] * 8)
+    found = find(np.array([[0.9], [0.9]]), LINE, people, [0, 0], (videos, np.array([7, -1])))
+    assert found.place.tolist() == [1, 1]
+    assert (found.right.tolist(), found.among.tolist()) == ([2, 4], [10, 12])
+    alone = find(np.array([[0.9]]), LINE, people, [0], (np.array([7] * 4 + [9] * 8), np.array([7])))
+    assert (alone.place.tolist(), alone.recalls()) == ([0], {})
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_the_nearest_is_as_far_as_it_is_apart(metric):
+    random = np.random.default_rng(0)
+    queries, gallery = random.normal(size=(5, 8)), random.normal(size=(70, 8))
+    queries[4] = np.nan
+    rows, far = nearest(queries, gallery, metric)
+    for i in range(4):
+        all_apart = apart(np.repeat(queries[i : i + 1], 70, 0), gallery, metric)
+        assert rows[i] == all_apart.argmin()
+        assert far[i] == pytest.approx(all_apart.min())
+    assert far[4] == np.inf
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
