@@ -28,7 +28,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def painter(runs):
-    return Portraitist.load(runs / "full-input-1", runs / "full-input-2", device="cpu")
+    return Portraitist.load(runs / "full-input-unet1", runs / "full-input-unet2", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_ancestral_sampler_takes_the_librarys_thousand_steps_where_nobody_sa
 
 
 def test_scale_0_ignores_the_condition_and_others_do_not(runs, clips):
-    painter = Portraitist.load(runs / "no-image-guide-1", runs / "no-image-guide-2", device="cpu")
+    painter = Portraitist.load(runs / "no-image-guide-unet1", runs / "no-image-guide-unet2", device="cpu")
     compact, _ = clips
     mirrored = {key: values[::-1].copy() for key, values in compact.items()}
     unconditional = [painter.draw(inputs, [7, 8, 9], 0.0, batch_size=3).pictures for inputs in (compact, mirrored)]
@@ -141,12 +141,12 @@ def test_other_samplers_and_steps_can_be_asked_for(painter, clips):
 
 
 def test_only_the_two_unets_of_one_system_and_layout_go_together(runs):
-    with pytest.raises(UsageError, match="holds U-Net 2, not U-Net 1"):
-        Portraitist.load(runs / "full-input-2", runs / "full-input-1")
+    with pytest.raises(UsageError, match="holds the stage unet2, not unet1"):
+        Portraitist.load(runs / "full-input-unet2", runs / "full-input-unet1")
     with pytest.raises(UsageError, match="must agree"):
-        Portraitist.load(runs / "full-input-1", runs / "no-image-guide-2")
+        Portraitist.load(runs / "full-input-unet1", runs / "no-image-guide-unet2")
     with pytest.raises(VoxportraitError, match="has the layout slf"):
-        Portraitist.load(runs / "full-input-1", runs / "full-input-2", layout=LAYOUTS["slf-released"])
+        Portraitist.load(runs / "full-input-unet1", runs / "full-input-unet2", layout=LAYOUTS["slf-released"])
 
 
 def test_portraits_are_drawn_from_the_guide_alone(painter, clips):
