@@ -14,21 +14,24 @@ from featurestore.selection import identity_of_clips
 class MemoryRecords:
     """Records from arrays of N clips; see `records.Records`.
 
-    compact: constituent -> (N, ...); target: (N, 128, 128, 3) uint8; guide: (N, 8, 8, 3) uint8, made from the target
-    where it is None. held_out: numbers of the clips that are only validated on. about: what `describe` adds.
+    compact: constituent -> (N, ...); target: (N, 128, 128, 3) uint8, or none; guide: (N, 8, 8, 3) uint8, made from the
+    target where it is None. pictures: others of `records.PICTURES`. held_out: numbers of the clips that are only
+    validated on. about: what `describe` adds.
     """
 
     def __init__(
         self,
         clip_ids: list[str],
         compact: Mapping[str, np.ndarray],
-        target: np.ndarray,
+        target: np.ndarray | None = None,
         guide: np.ndarray | None = None,
         held_out: Iterable[int] = (),
         about: Mapping[str, Any] | None = None,
+        pictures: Mapping[str, np.ndarray] | None = None,
     ):
-        guide = image_guide(target) if guide is None else guide
-        self.arrays = {**compact, "target": target, "guide": guide}
+        self.arrays = {**compact, **(pictures or {})}
+        if target is not None:
+            self.arrays |= {"target": target, "guide": image_guide(target) if guide is None else guide}
         self.fields: Mapping[str, Field] = {
             name: Field(values.shape[1:], str(values.dtype)) for name, values in self.arrays.items()
         }
