@@ -12,13 +12,14 @@ alike.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evaluation.copying import MOST, training_rows
 from evaluation.faces import Faces, speaker_of
-from evaluation.families import FAMILIES, SLF, Family, Key, drawn_by, rows_of
+from evaluation.families import SLF, Family, Key, drawn_by, families_of, rows_of
 from evaluation.fid import Fid
 from evaluation.gallery import ANOTHER_VIDEO, OTHER_IMAGES, SAME_FRAME, Gallery, galleries
 from evaluation.judges import AttributeJudge, Recogniser, recogniser, recogniser_of_features
@@ -63,7 +64,7 @@ def evaluate(
     clip of the split has a face.
     """
     _check_origin(drawings)
-    families = [family for family in FAMILIES if drawn_by(family, drawings)] or [SLF]
+    families = families_of(drawings)
     recognisers = usual_recognisers(families) if recognisers is None else list(recognisers)
     faces = {family.name: Faces.of(source, split, family.picture) for family in families}
     common = set.intersection(*(set(one.rows) for one in faces.values()))
@@ -107,6 +108,13 @@ def evaluate(
         ],
         "significance": list(significances(judged, panels[SLF.name])) if SLF.name in panels else [],
     }  # fmt: skip
+
+
+def clips_named(result: Mapping[str, Any]) -> list[str]:
+    """The clips that a result names: of galleries, and of training faces that portraits are nearest to."""
+    nearest = [copying["nearest"] for row in result["systems"] for copying in row.get("copying", {}).values()]
+    found = [clip_id for gallery in result["galleries"].values() for clip_id in gallery["clip_ids"]]
+    return sorted({*found, *(clip_id for one in nearest for pair in one.items() for clip_id in pair)})
 
 
 def usual_recognisers(families: Sequence[Family]) -> list[Recogniser]:
@@ -314,6 +322,13 @@ class _Counted:
 
 def _check_origin(drawings: Sequence["Drawing"]) -> None:
     origin: dict[str, Any] = {}
+    for key, group in rows_of(drawings).items():
+        clip_ids = [drawing.clip_id for drawing in group]
+        if twice := [one for one, other in pairwise(clip_ids) if one == other]:
+            raise VoxportraitError(
+                f"there are two portraits of {twice[0]} by {key.system} at scale {key.cond_scale:g}: judge folder by "
+                "folder"
+            )
     for drawing in drawings:
         if origin.setdefault(drawing.system, drawing.about["checkpoints"]) != drawing.about["checkpoints"]:
             raise VoxportraitError(

@@ -69,6 +69,12 @@ def family_of(system: str) -> Family:
     return next(family for family in FAMILIES if name in family.systems)
 
 
+def families_of(drawings: Iterable["Drawing"]) -> list[Family]:
+    """The families of which there are drawings; SLF's where there are none."""
+    names = {drawing.system for drawing in drawings}
+    return [family for family in FAMILIES if names & set(family.systems)] or [SLF]
+
+
 def exclusion_of(drawing: "Drawing") -> str | None:
     """What of the speaker's own was passed over when a drawing's prior was retrieved; None where none was."""
     return (drawing.about.get("retrieval") or {}).get("exclusion")

@@ -7,14 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from evaluation.cli.options import Export, Portraits, Split, Store, keep, source_of
+from evaluation.cli.options import Export, Split, Store, keep, parse_ranks, source_of
 from featurestore.console import Json, bar, print_json, print_table, say
 
 
 def evaluate(
     store: Store = None,
     export: Export = None,
-    portraits: Portraits = Path("portraits"),
+    portraits: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The folder that `voxportrait sample` wrote, portraits if it is left out; several, said again."
+        ),
+    ] = None,
     split: Split = "test",
     recognisers: Annotated[
         list[str] | None,
@@ -27,24 +32,45 @@ def evaluate(
         bool, typer.Option(help="Judge age, gender and ethnicity by DeepFace, as far as its weights are there.")
     ] = True,
     fid: Annotated[bool, typer.Option("--fid", help="Also the Frechet inception distance.")] = False,
+    ranks: Annotated[
+        str | None, typer.Option(help="The k of R@k with commas between; each paper's own if it is left out.")
+    ] = None,
+    training_faces: Annotated[
+        int, typer.Option(min=1, help="Faces that were trained on, to look for copies among, at most.")
+    ] = 4096,
     device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the result as JSON to this file too.")] = None,
     as_json: Json = False,
 ) -> None:
     """Are speakers found again by their portraits, and how close are the pictures?"""
     from evaluation.evaluate import evaluate as run
+    from evaluation.evaluate import usual_recognisers
+    from evaluation.families import FINE_PORTRAITIST, families_of
     from evaluation.fid import Fid
     from evaluation.judges import deepface_attributes, recogniser
     from evaluation.portraits import read_drawings
 
-    drawings = read_drawings(portraits)
-    source = source_of(store, export, split)
-    asked = dict.fromkeys(product(recognisers or ["dlib"], metrics or ["l2"]))
-    by = [recogniser(name, metric, device) for name, metric in asked]
+    drawings = [one for folder in portraits or [Path("portraits")] for one in read_drawings(folder)]
+    source, ks = source_of(store, export, split), parse_ranks(ranks)
+    families = families_of(drawings)
+    names = recognisers or [one.name for one in usual_recognisers(families)]
+    by = [recogniser(name, metric, device) for name, metric in dict.fromkeys(product(names, metrics or ["l2"]))]
+    if not recognisers and FINE_PORTRAITIST in families and "vgg_face" not in names:
+        say("compared by dlib: the weights of vgg_face, the paper's, are not here (voxportrait models fetch vgg_face)")
     told = deepface_attributes(device) if attributes else None
     distance = Fid.load(device) if fid else None
     with bar("judging") as progress:
-        result = run(source.judged, drawings, by, told, distance, split=split, progress=progress)
+        result = run(
+            source.judged,
+            drawings,
+            by,
+            told,
+            distance,
+            split=split,
+            ranks=ks,
+            training_faces=training_faces,
+            progress=progress,
+        )
     if out:
         keep(result, source, out)
     if as_json:
@@ -54,18 +80,15 @@ def evaluate(
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    """The result for a person: retrieval in each gallery by each recogniser, likeness, groups, significance."""
-    rows = (*result["systems"], *result["references"])
-    for gallery, about in result["galleries"].items():
-        for key, judge in result["recognisers"].items():
-            untrained = " (UNTRAINED: no meaning)" if judge["untrained"] else ""
-            title = f"Found among {about['speakers']} ({gallery}), % and 95 %, by {key}{untrained}"
-            ranks = [str(k) for k in result["ranks"] if k < about["speakers"]]
-            found = [(row, row["recall"][gallery][key]) for row in rows if gallery in row["recall"]]
-            table = [[*_name(row), row["n"], *(_percent(recall.get(k)) for k in ranks)] for row, recall in found]
-            guessing = ["guessing", "", "", *(f"{100 * int(k) / about['speakers']:.1f}" for k in ranks)]
-            print_table(["", "scale", "n", *(f"R@{k}" for k in ranks)], [*table, guessing], title)
-    _show_likeness(result, rows)
+    """The result for a person: by family retrieval in each gallery by each recogniser, feature distances, likeness and
+    copies; then groups and significance."""
+    for name, family in result["families"].items():
+        rows = [row for row in (*result["systems"], *result["references"]) if row["family"] == name]
+        _show_retrieval(result, family, rows)
+        if "training_faces" in family:
+            _show_distances(result, rows)
+        _show_likeness(result, rows)
+        _show_copies(family, rows)
     _show_groups(result)
     _show_significance(result["significance"])
     if inputs := sorted({key for row in result["systems"] for key in row["untrained"]}):
@@ -77,15 +100,63 @@ def _show(result: Mapping[str, Any]) -> None:
         )
 
 
+def _show_retrieval(result: Mapping[str, Any], family: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    for gallery in family["galleries"]:
+        about = result["galleries"][gallery]
+        for key, judge in result["recognisers"].items():
+            found = [(row, row["recall"][gallery][key]) for row in rows if gallery in row["recall"]]
+            ranks = [str(k) for k in family["ranks"] if any(str(k) in recall for _, recall in found)]
+            table = [[*_name(row), row["n"], *(_percent(recall.get(k)) for k in ranks)] for row, recall in found]
+            first = found[0][1] if found else {}
+            guessing = ["guessing", "", "", *(f"{100 * first[k]['random']:.1f}" if k in first else "-" for k in ranks)]
+            of = f" of {about['speakers']} people" if about["images"] != about["speakers"] else ""
+            title = f"Found among {about['images']}{of} ({gallery}), % and 95 %, by {key}{_mark(judge)}"
+            print_table(["", "scale", "n", *(f"R@{k}" for k in ranks)], [*table, guessing], title)
+
+
+def _show_distances(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    for name, judge in {one["name"]: one for one in result["recognisers"].values()}.items():
+        table = []
+        for row in rows:
+            if found := row.get("features", {}).get(name):
+                table.append([*_name(row), found["l2"]["n"], *(_spread(found[one]) for one in found)])
+        title = f"Feature distances to the true face by {name}, mean and 95 %{_mark(judge)}"
+        print_table(["", "scale", "n", "L1", "L2", "1 - cos", "degrees"], table, title)
+
+
+def _show_copies(family: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    asked = ("nearer_to_prior", "prior_is_nearest", "prior_person_is_nearest")
+    table = [
+        [*_name(row), row["prior"]["n"] - row["prior"]["gone"], key, *(_percent(told[one]) for one in asked)]
+        for row in rows
+        for key, told in row.get("copying", {}).items()
+        if row["prior"]["n"]
+    ]
+    if table:
+        heads = ["", "scale", "n", "by", "nearer to it", "it is nearest", "its person is"]
+        print_table(heads, table, "Copies of the retrieved face? % and 95 %")
+        for name, faces in family["training_faces"].items():
+            say(f"faces that were trained on, for {name} to compare with: {faces['about']}")
+
+
+def _mark(judge: Mapping[str, Any]) -> str:
+    return " (UNTRAINED: no meaning)" if judge["untrained"] else ""
+
+
+def _spread(found: Mapping[str, Any]) -> str:
+    """A mean in three digits and its interval in two."""
+    return f"{found['value']:.3g} ({found['low']:.2g}-{found['high']:.2g})"
+
+
 def _show_likeness(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     untrained = result.get("attributes", {}).get("untrained", ())
-    names = ("gender", "ethnicity", "age_group", "age_rmse")
+    names = ("gender", "ethnicity", "age_group", "age_within_10", "age_rmse")
     told = [
         (name, against)
         for name, against in product(names, ("judged", "truth"))
         if any(against in row.get("attributes", {}).get(name, {}) for row in rows)
     ]
-    short = {"ethnicity": "ethn.", "age_group": "age", "age_rmse": "years"}
+    short = {"ethnicity": "ethn.", "age_group": "age", "age_within_10": "±10", "age_rmse": "years"}
     marks = {"judged": "", "truth": " true"}
     heads = [
         short.get(name, name) + marks[against] + ("?" if name.split("_")[0] in untrained else "")
@@ -142,7 +213,8 @@ def _show_significance(significance: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _name(row: Mapping[str, Any]) -> list[str]:
-    return [row["name"], f"{row['cond_scale']:g}" if "cond_scale" in row else ""]
+    passed = f", {row['exclusion']} excluded" if row.get("exclusion") else ""
+    return [row["name"] + passed, f"{row['cond_scale']:g}" if "cond_scale" in row else ""]
 
 
 def _percent(share: Mapping[str, Any] | None) -> str:

@@ -54,10 +54,10 @@ def source_of(store: str | None, export: Path | None, split: str) -> "Source":
 def keep(result: Mapping[str, Any], source: "Source", path: Path) -> None:
     """Write an evaluation as JSON. It names clips: a store is told, so that forgetting one of them removes it."""
     if source.store is not None:
+        from evaluation.evaluate import clips_named
         from featurestore import artifacts
 
-        named = [clip_id for gallery in result["galleries"].values() for clip_id in gallery["clip_ids"]]
-        artifacts.note(source.store, "picture", {path: artifacts.row_ids_of(source.store, named)})
+        artifacts.note(source.store, "picture", {path: artifacts.row_ids_of(source.store, clips_named(result))})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -79,6 +79,19 @@ def parse_scales(text: str) -> list[float]:
             f"1,3 or 0..8 or 0..8:0.5; not {text!r}"
         )
     return list(dict.fromkeys(abs(scale) for scale in scales))
+
+
+def parse_ranks(text: str | None) -> tuple[int, ...]:
+    """The k of recall at k in "1,2,5", in order; none where there is no text. A UsageError for what is none."""
+    from featurestore.errors import UsageError
+
+    try:
+        ranks = sorted({int(part) for part in (text or "").split(",") if part.strip()})
+    except ValueError:
+        ranks = [0]
+    if ranks and ranks[0] < 1:
+        raise UsageError(f"--ranks takes whole numbers from 1 up with commas between: 1,2,5; not {text!r}")
+    return tuple(ranks)
 
 
 def _scales(part: str) -> list[float]:

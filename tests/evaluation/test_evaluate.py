@@ -49,7 +49,7 @@ def true_drawings(store, folder):
         path = folder / f"{speaker.replace('/', '-')}.png"
         Image.fromarray(face_of(int(speaker[-5:]), 0)).save(path)
         about = {"clip_id": clip_id, "system": "full-input", "cond_scale": 1.0, "checkpoints": []}
-        drawings.append(Drawing(path, path, about))
+        drawings.append(Drawing(path, {"coarse": path}, about))
     return drawings
 
 
@@ -261,7 +261,7 @@ from evaluation.evaluate import evaluate
 from evaluation.judges import AttributeJudge, Recogniser
 from evaluation.portraits import Drawing
 from featurestore.exports import ExportRecords
-drawings = [Drawing(Path(one["picture"]), Path(one["picture"]), one["about"]) for one in {listed!r}]
+drawings = [Drawing(Path(one["picture"]), {{}}, one["about"]) for one in {listed!r}]
 def colours(pictures):
     return pictures.reshape(len(pictures), 8, 16, 128, 3).mean((2, 3)).reshape(len(pictures), -1)
 records = ExportRecords({str(path)!r}, missing="zero", split="test", held_out="train")

@@ -10,6 +10,7 @@ from featurestore.conditioning import LAYOUTS
 from featurestore.exporting import export
 from pipelines import weights
 from tests.evaluation.test_evaluate import true_drawings
+from tests.evaluation.test_evaluate_portraitist import copied, drawings_of, own
 from voxportrait import app
 
 
@@ -67,6 +68,40 @@ def test_an_export_gives_what_its_store_gives(store, run, tmp_path):
     (kept,) = [row for row in noted if row["path"] == str(tmp_path / "kept.json")]
     named = {clip_id for gallery in first["galleries"].values() for clip_id in gallery["clip_ids"]}
     assert sorted(kept["row_ids"]) == sorted(row_ids_of(store, sorted(named)))
+
+
+def test_portraits_of_several_folders_are_judged_together(store, run, tmp_path):
+    """Drawn under two policies: a row each, and what is said of copies."""
+    folders = []
+    for exclusion, shown in (("identity", own), ("video", copied)):
+        folder = tmp_path / exclusion / "fine-portraitist" / "scale-1"
+        drawings = drawings_of(store, folder, shown, exclusion=exclusion)
+        (folder / "index.json").write_text(
+            json.dumps([{"picture": one.picture.name, "about": one.about} for one in drawings])
+        )
+        folders += ["--portraits", folder.parents[1]]
+    shown = run("--store", store.uri, *folders, "--ranks", "1,4")
+    assert shown.exit_code == 0, shown.output
+    told = " ".join(shown.stdout.split())
+    assert "Found among 10 of 5 people (every-image), % and 95 %, by deepid-l2 (UNTRAINED: no meaning)" in told
+    assert "fine-portraitist, identity excluded" in told
+    assert "Feature distances to the true face by deepid, mean and 95 % (UNTRAINED: no meaning)" in told
+    assert "Copies of the retrieved face?" in told
+    assert "deepid to compare with: all 12 faces" in shown.stderr
+    kept = tmp_path / "kept.json"
+    asked = run("--store", store.uri, *folders[:2], "--out", kept, "--json")
+    result = json.loads(asked.stdout.splitlines()[-1])
+    assert [row["exclusion"] for row in result["systems"] if row["family"] == "fine-portraitist"] == ["identity"]
+    (row_ids,) = [
+        row["row_ids"]
+        for row in store.table("artifacts").to_table(columns=["path", "row_ids"]).to_pylist()
+        if row["path"] == str(kept)
+    ]
+    nearest = result["systems"][-1]["copying"]["deepid-l2"]["nearest"]
+    assert set(row_ids_of(store, list(nearest.values()))) <= set(row_ids)
+    twice = run("--store", store.uri, *folders[:2], *folders[:2])
+    assert "there are two portraits of" in str(twice.exception)
+    assert "--ranks takes whole numbers" in str(run("--store", store.uri, "--ranks", "0").exception)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def drawings_of(store, folder, shown, system="fine-portraitist", exclusion="iden
         Image.fromarray(shown(speaker, int(prior[7:12]))).resize((side, side), Image.Resampling.BOX).save(path)
         retrieval = {"exclusion": exclusion, "clip_id": exclusion and prior, "similarity": exclusion and 0.5}
         about = {"clip_id": clip_id, "system": system, "cond_scale": 1.0, "checkpoints": [], "retrieval": retrieval}
-        drawings.append(Drawing(path, path, about))
+        drawings.append(Drawing(path, {}, about))
     return drawings
 
 
