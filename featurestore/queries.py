@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from featurestore import journal
 from featurestore import policy as policies
 from featurestore.catalogue import CATALOGUE, constituent
-from featurestore.conditioning import LAYOUTS, SYSTEMS
+from featurestore.conditioning import PORTRAITISTS, SYSTEMS
 from featurestore.leases import is_dead
 from featurestore.policy import Policy
+from featurestore.records import PICTURES
 from featurestore.schema import TABLES, candidate, candidates, value_fields
 from featurestore.store import Store
 
@@ -55,9 +56,10 @@ def coverage(store: Store, policy: Policy = Policy()) -> dict[str, Any]:
         for what, number in sorted(quarantined.items())
     }
     systems = {}
-    for name, system in SYSTEMS.items():
-        needed = system.layout(LAYOUTS["slf"]).constituents
-        systems[name] = int(np.logical_and.reduce([present[key] for key in (*needed, "face_128")]).sum())
+    for name, system in {**SYSTEMS, **PORTRAITISTS}.items():
+        seen = (key for picture in system.pictures for key in PICTURES[picture].made_of)
+        needed = (*system.layout().constituents, *seen)
+        systems[name] = int(np.logical_and.reduce([present[key] for key in needed]).sum())
     return {
         "clips": clips,
         "constituents": {key: counts[key] for key in CATALOGUE} | shared,

@@ -59,7 +59,8 @@ for module in {modules!r}:
 
 
 def test_training_and_conditioning_import_without_ray_and_lance():
-    modules = [f"training.{p.stem}" for p in (ROOT / "training").glob("*.py") if p.stem != "__init__"]
+    files = [path.relative_to(ROOT) for path in (ROOT / "training").rglob("*.py") if path.stem != "__init__"]
+    modules = [".".join(path.with_suffix("").parts) for path in files]
     imports_without(["featurestore.conditioning", *modules], "ray", "lance", "lancedb")
 
 

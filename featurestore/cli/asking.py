@@ -1,4 +1,4 @@
-"""`voxportrait store info|coverage|sql|index`."""
+"""`voxportrait store info|coverage|sql|index|parts`."""
 
 from base64 import b64encode
 from enum import StrEnum
@@ -155,4 +155,46 @@ def index(
         say(f"the index of {done['vectors']:,} vectors of {by} is {done['state']}")
 
 
-COMMANDS = (info, coverage, sql, index)
+def parts(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="Where the picture goes: .png, .svg or .pdf.")] = Path("parts.png"),
+    clips: Annotated[
+        list[str] | None, typer.Option("--clip", help="This clip of the split, not some; may be said again.")
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, max=50, help="Faces, where no clip is named.")] = 4,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    require_consent: RequireConsent = False,
+    licences: Licences = None,
+) -> None:
+    """Draw the parts of faces, and the bottom face that Fine-portraitist says speech tells."""
+    import numpy as np
+
+    import featurestore
+    from featurestore import artifacts
+    from featurestore.conditioning import Layout
+    from featurestore.errors import UsageError
+    from featurestore.parts_picture import draw
+    from featurestore.policy import policy_of
+    from featurestore.records import Slab
+    from featurestore.store_records import StoreRecords
+
+    opened, layout = featurestore.open(store), Layout("parts", (), beside=("face_parts",))
+    policy = policy_of(require_consent, licences)
+    records = StoreRecords(opened, layout, ("face",), missing="skip", split=split, policy=policy)
+    ids = records.clip_ids(records.rows)
+    if gone := [clip for clip in clips or () if clip not in ids]:
+        raise UsageError(f"clip {gone[0]} is not among the {split} clips that have face and face_parts")
+    places = (
+        [ids.index(clip) for clip in clips] if clips else np.linspace(0, len(ids) - 1, min(most, len(ids))).astype(int)
+    )
+    rows = records.rows[places]
+    slab = Slab(records.fields, len(rows))
+    rows = rows[records.read(rows, slab.arrays)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    artifacts.note(opened, "picture", {out: rows.tolist()})
+    faces, landmarks = (slab.arrays[name][: len(rows)] for name in ("face", "face_parts"))
+    draw(faces, landmarks, records.clip_ids(rows)).savefig(out)
+    say(f"{len(rows)} faces in {out}")
+
+
+COMMANDS = (info, coverage, sql, index, parts)
