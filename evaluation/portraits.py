@@ -3,10 +3,11 @@
     drawings = draw(ExportRecords("clips.safetensors", layout, split="test"), portraitist, [1.0, 3.0], "portraits")
     drawings = draw_portraits(store, portraitist, [1.0, 3.0], "portraits")
 
-<out>/<system>/scale-3/<speaker>-<digest>.png, the 32 px picture of the first U-Net beside it as ...-coarse.png, and
-index.json, which is there when all of them are. Every picture says in its own metadata that it is generated, from what
-and by which weights; drawing again makes only those that are not there or were made otherwise, whatever the code's
-version. Importable without Arrow, Lance or Ray.
+<out>/<system>/scale-3/<speaker>-<digest>.png; beside it what was made on the way to it, of SLF ...-coarse.png, the 32
+px picture of the first U-Net, of Fine-portraitist ...-bottom.png and ...-prior.png; and index.json, which is there when
+all of them are. Every picture says in its own metadata that it is generated, from what and by which weights; drawing
+again makes only those that are not there or were made otherwise, whatever the code's version. Importable without Arrow,
+Lance or Ray.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from evaluation.faces import speaker_of
-from featurestore.conditioning import SYSTEMS, given
+from evaluation.families import ORDER, prior_of
+from featurestore.conditioning import given
 from featurestore.errors import UsageError, VoxportraitError, choose
 from featurestore.loader import Loader
 from featurestore.records import Records
@@ -32,7 +34,7 @@ from featurestore.version import code_version
 if TYPE_CHECKING:
     from featurestore.records import Batch
     from featurestore.store import Store
-    from training.sampling import Portraitist
+    from training.portraitist import AnyPortraitist
 
 INDEX = "index.json"
 METADATA = "voxportrait"
@@ -41,17 +43,28 @@ METADATA = "voxportrait"
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawn portrait. picture: 128 px PNG; coarse: the 32 px PNG it was enlarged from; about: what made it.
+    """A drawn portrait. picture: PNG; beside: the PNGs that were made on the way to it (`coarse`, that it was enlarged
+    from; `bottom`, that it was completed from; `prior`, that it leaned on); about: what made it.
 
     about: generated, clip_id, system, cond_scale, seed (the picture's own, made of the `base_seed` that was asked for),
     sampler and its steps, input (sha256 of what the model was given), checkpoints, untrained, absent, code;
-    `given`: the attributes that were given instead of the stored ones; of a recording `recording` and `image_guide`:
-    sha256 of the files.
+    `given`: the attributes that were given instead of the stored ones; `retrieval`: whose face it leaned on
+    ({"exclusion", "clip_id", "similarity"}, None where it leaned on none); of a recording `recording` and
+    `image_guide`: sha256 of the files.
     """
 
     picture: Path
-    coarse: Path
+    beside: Mapping[str, Path]
     about: dict[str, Any]
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All of its pictures, the portrait as `picture`."""
+        return {"picture": self.picture, **self.beside}
+
+    @property
+    def coarse(self) -> Path:
+        return self.beside["coarse"]
 
     @property
     def clip_id(self) -> str:
@@ -72,28 +85,22 @@ class Drawing:
 
 def draw_portraits(
     store: "Store",
-    portraitist: "Portraitist",
+    portraitist: "AnyPortraitist",
     scales: Sequence[float],
     out: str | os.PathLike[str],
     split: str = "test",
-    seed: int = 0,
-    batch_size: int = 8,
-    sampler: str | None = None,
-    steps: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    attributes: Mapping[str, float | str | None] | None = None,
+    **options: Any,
 ) -> list[Drawing]:
     """`draw` the speakers of a split of a store, whose missing inputs count as they did in training."""
     from featurestore.store_records import StoreRecords
 
-    missing = portraitist.about[0]["data"].get("missing", "zero")
-    records = StoreRecords(store, portraitist.layout, missing=missing, split=split)
-    return draw(records, portraitist, scales, out, seed, batch_size, sampler, steps, progress, attributes)
+    records = StoreRecords(store, portraitist.layout, portraitist.pictures, portraitist.missing, split)
+    return draw(records, portraitist, scales, out, **options)
 
 
 def draw(
     records: Records,
-    portraitist: "Portraitist",
+    portraitist: "AnyPortraitist",
     scales: Sequence[float],
     out: str | os.PathLike[str],
     seed: int = 0,
@@ -112,7 +119,7 @@ def draw(
     attributes: instead of the stored ones, of every clip (see `conditioning.given`).
     clips: ids of the clips that are drawn instead of each speaker's first. sources: clip id -> what its pictures say
     more of what they were made of.
-    Where the records are a store's, it is told which files are made of whom.
+    Stores that the records or the faces that are leaned on come from are told which files are made of whom.
     Returns the drawings, scale by scale, speakers in order.
     Raises VoxportraitError where no clip can be drawn, or where the records' inputs are not those of the training.
     """
@@ -126,18 +133,26 @@ def draw(
         raise VoxportraitError("there is nobody to draw: every clip was erased or may not be used")
     rows = np.array(list(chosen.values()), np.uint64)
     drawings: dict[float, list[Drawing]] = {float(scale): [] for scale in scales}
-    folders = {scale: Path(out) / common["system"] / f"scale-{scale:g}" for scale in drawings}
-    note(records, _files(folders.values(), chosen))
-    total, done = len(rows) * len(drawings), 0
+    names = {scale: "-".join(filter(None, (f"scale-{scale:g}", portraitist.variant))) for scale in drawings}
+    folders = {scale: Path(out) / common["system"] / name for scale, name in names.items()}
+    if portraitist.lender is None:
+        note(records, _files(folders.values(), chosen, portraitist.beside))
+    total, done, leaned_on = len(rows) * len(drawings), 0, set[str]()
     for batch in Loader(records, batch_size, remainder="keep").in_order(rows):
         inputs = given(_inputs(portraitist, batch, common["absent"]), attributes)
+        leaning = portraitist.lean(batch.clip_ids, inputs)
         abouts = [
-            {**common, **sources.get(clip_id, {}), **_describe_input(clip_id, i, inputs, seed)}
-            for i, clip_id in enumerate(batch.clip_ids)
+            {**common, **sources.get(clip_id, {}), **_describe_input(clip_id, i, inputs, seed), **more}
+            for i, (clip_id, more) in enumerate(zip(batch.clip_ids, leaning.about, strict=True))
         ]
+        wanted_of = {
+            scale: [_drawing(folder, {**about, "cond_scale": scale}, portraitist.beside) for about in abouts]
+            for scale, folder in folders.items()
+        }
+        _note_leaning(records, portraitist, [one for some in wanted_of.values() for one in some], chosen, leaned_on)
         for scale, so_far in drawings.items():
-            wanted = [_drawing(folders[scale], {**about, "cond_scale": scale}) for about in abouts]
-            so_far += _drawn(portraitist, wanted, inputs, batch_size, sampler, steps)
+            wanted = wanted_of[scale]
+            so_far += _drawn(portraitist, wanted, {**inputs, **leaning.inputs}, batch_size, sampler, steps)
             done += len(wanted)
             if progress:
                 progress(done, total)
@@ -152,17 +167,17 @@ def read_drawings(folder: str | os.PathLike[str]) -> list[Drawing]:
     if not indices:
         raise UsageError(f"{folder} holds no portraits. Draw some with: voxportrait sample --out {folder}")
     return [
-        Drawing(index.parent / entry["picture"], index.parent / entry["coarse"], entry["about"])
+        Drawing(index.parent / entry.pop("picture"), {name: index.parent / one for name, one in entry.items()}, about)
         for index in indices
         for entry in json.loads(index.read_text())
+        for about in (entry.pop("about"),)
     ]
 
 
 def by_system_and_scale(drawings: Iterable[Drawing]) -> dict[tuple[str, float], list[Drawing]]:
-    """The drawings of each system and scale, systems in the paper's order, scales ascending, clips by id."""
-    order = list(SYSTEMS)
+    """The drawings of each system and scale, systems in the papers' order, scales ascending, clips by id."""
     groups: dict[tuple[str, float], list[Drawing]] = {}
-    for drawing in sorted(drawings, key=lambda d: (order.index(d.system), d.cond_scale, d.clip_id)):
+    for drawing in sorted(drawings, key=lambda d: (ORDER.index(d.system), d.cond_scale, d.clip_id)):
         groups.setdefault((drawing.system, drawing.cond_scale), []).append(drawing)
     return groups
 
@@ -204,15 +219,44 @@ def read_picture(path: Path) -> np.ndarray:
         raise VoxportraitError(f"{path} cannot be read ({error}): draw the portraits again") from None
 
 
-def note(records: Records, files: Mapping[Path, Sequence[int]]) -> None:
-    """Enter in the store of the records, if they have one, which files are of whose rows."""
-    if (store := getattr(records, "store", None)) is not None:
-        from featurestore import artifacts
+def note(
+    records: Records,
+    files: Mapping[Path, Sequence[int]],
+    lender: "Store | None" = None,
+    leaned_on: Mapping[Path, Iterable[str]] | None = None,
+) -> None:
+    """Enter in the store of the records, if they have one, which files are of whose rows; and in the store that lends
+    faces to lean on, which files were made of whose: forgetting any of these people removes them.
 
-        artifacts.note(store, "picture", files)
+    leaned_on: file -> ids of the clips whose faces it shows.
+    """
+    own, made = getattr(records, "store", None), dict(files)
+    if lender is not None and leaned_on:
+        lent = _lent(lender, leaned_on)
+        if own is not None and own.uri == lender.uri:
+            made = {path: [*made.get(path, ()), *lent.get(path, ())] for path in {**made, **lent}}
+        else:
+            _note(lender, lent)
+    if own is not None:
+        _note(own, made)
 
 
-def made_otherwise(portraitist: "Portraitist", makers: Mapping[str, Iterable[str]]) -> list[str]:
+def _note(store: "Store", made: Mapping[Path, Sequence[int]]) -> None:
+    from featurestore import artifacts
+
+    artifacts.note(store, "picture", made)
+
+
+def _lent(lender: "Store", leaned_on: Mapping[Path, Iterable[str]]) -> dict[Path, list[int]]:
+    """The same by stable row id."""
+    table = lender.table("clips").to_table(columns=["clip_id"], with_row_id=True)
+    wanted = {clip_id for some in leaned_on.values() for clip_id in some}
+    pairs = zip(table["clip_id"].to_pylist(), table["_rowid"].to_pylist(), strict=True)
+    rows = {clip_id: row for clip_id, row in pairs if clip_id in wanted}
+    return {path: [rows[clip_id] for clip_id in some if clip_id in rows] for path, some in leaned_on.items()}
+
+
+def made_otherwise(portraitist: "AnyPortraitist", makers: Mapping[str, Iterable[str]]) -> list[str]:
     """The constituents of which some makers (by digest) are none of those that the checkpoints were trained on."""
     known = [about["data"].get("makers", {}) for about in portraitist.about]
     return [key for key, by in makers.items() if any(one.get(key) and not set(by) <= set(one[key]) for one in known)]
@@ -222,12 +266,14 @@ _TOLD = ("run", "stage", "preset", "step", "layout_fingerprint", "code")
 """What pictures say of a checkpoint, beside its weights."""
 
 
-def _describe(portraitist: "Portraitist", records: Records, sampler: str | None, steps: int | None) -> dict[str, Any]:
+def _describe(
+    portraitist: "AnyPortraitist", records: Records, sampler: str | None, steps: int | None
+) -> dict[str, Any]:
     """What all pictures of a call have in common. Raises where the inputs have other makers than in training."""
-    from training.sampling import plan
-
-    trained_on, here = portraitist.about[0]["data"], records.describe()
-    absent = sorted({*trained_on.get("absent", ()), *here.get("absent", ())})
+    known = [about["data"] for about in portraitist.about] + [here := records.describe()]
+    absent, untrained = (
+        sorted({key for one in known for key in one.get(name, ())}) for name in ("absent", "untrained")
+    )
     makers = {key: digests for key, digests in here.get("makers", {}).items() if key not in absent}
     if others := made_otherwise(portraitist, makers):
         store = getattr(records, "store", None)
@@ -235,26 +281,26 @@ def _describe(portraitist: "Portraitist", records: Records, sampler: str | None,
         raise VoxportraitError(
             f"{', '.join(others)} in {where} was made otherwise than what this model was trained on: train it again"
         )
-    samplers, numbers = zip(*(plan(stage.preset, sampler, steps) for stage in portraitist.stages), strict=True)
+    samplers, numbers = zip(*portraitist.plan(sampler, steps), strict=True)
     return {
         "generated": True,
-        "system": portraitist.about[0]["system"],
+        "system": portraitist.system,
         "sampler": list(samplers),
         "sampler_steps": list(numbers),
         "checkpoints": [
             {**{name: about[name] for name in _TOLD if name in about}, "weights": weights}
             for about, weights in zip(portraitist.about, portraitist.weights, strict=True)
         ],
-        "untrained": sorted({*trained_on.get("untrained", ()), *here.get("untrained", ())}),
+        "untrained": untrained,
         "absent": absent,
         "code": code_version(),
     }
 
 
-def _inputs(portraitist: "Portraitist", batch: "Batch", absent: Sequence[str]) -> dict[str, np.ndarray]:
-    """What the system sees of a batch: constituent -> (B, ...), and `guide` where it uses one."""
+def _inputs(portraitist: "AnyPortraitist", batch: "Batch", absent: Sequence[str]) -> dict[str, np.ndarray]:
+    """What the system sees of a batch: constituent -> (B, ...), and pictures, as `guide`, where it uses them."""
     seen = {key: values for key, values in batch.compact.items() if key not in absent}
-    return {**seen, "guide": batch.guide} if portraitist.cascade.sizes[0] else seen
+    return {**seen, **{name: batch.pictures[name] for name in portraitist.shown}}
 
 
 def _describe_input(clip_id: str, i: int, inputs: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
@@ -271,7 +317,7 @@ def _describe_input(clip_id: str, i: int, inputs: Mapping[str, np.ndarray], seed
 
 
 def _drawn(
-    portraitist: "Portraitist",
+    portraitist: "AnyPortraitist",
     wanted: Sequence[Drawing],
     inputs: Mapping[str, np.ndarray],
     batch_size: int,
@@ -284,19 +330,40 @@ def _drawn(
     if not lacking:
         return [one for one in there if one]
     wanted[0].picture.with_name(INDEX).unlink(missing_ok=True)
-    made = portraitist.draw(
-        {key: values[lacking] for key, values in inputs.items() if key != "guide"},
+    made = portraitist.paint(
+        {key: values[lacking] for key, values in inputs.items()},
         [wanted[i].about["seed"] for i in lacking],
         wanted[0].cond_scale,
-        inputs["guide"][lacking] if "guide" in inputs else None,
         sampler,
         steps,
         batch_size,
     )
-    for i, picture, coarse in zip(lacking, made.pictures, made.coarse, strict=True):
-        _save(wanted[i].coarse, coarse, wanted[i].about)
-        _save(wanted[i].picture, picture, wanted[i].about)
+    for number, i in enumerate(lacking):
+        for name, path in reversed(wanted[i].files.items()):
+            _save(path, made[name][number], wanted[i].about)
     return [one or asked for one, asked in zip(there, wanted, strict=True)]
+
+
+def _note_leaning(
+    records: Records,
+    portraitist: "AnyPortraitist",
+    wanted: Sequence[Drawing],
+    rows: Mapping[str, int],
+    before: set[str],
+) -> None:
+    """Have the lender know of the pictures of a batch. before: the priors of those before it, which grow by these."""
+    priors = {one: prior for one in range(len(wanted)) if (prior := prior_of(wanted[one]))}
+    if portraitist.lender is None:
+        return
+    before |= set(priors.values())
+    files: dict[Path, list[int]] = {}
+    leaned_on: dict[Path, Iterable[str]] = {}
+    for number, prior in priors.items():
+        one = wanted[number]
+        index = one.picture.with_name(INDEX)
+        files |= {path: [rows[one.clip_id]] for path in one.files.values()} | {index: list(rows.values())}
+        leaned_on |= {path: [prior] for path in one.files.values()} | {index: before}
+    note(records, files, portraitist.lender, leaned_on)
 
 
 def _there(wanted: Drawing) -> Drawing | None:
@@ -305,9 +372,9 @@ def _there(wanted: Drawing) -> Drawing | None:
     The code's version is let be different: a change of code seldom changes pictures, and to draw thousands again for
     each would be waste. `other_code` tells of it.
     """
-    found = [_metadata(path) for path in (wanted.picture, wanted.coarse)]
+    found = [_metadata(path) for path in wanted.files.values()]
     if all(one is not None and {**one, "code": ""} == {**wanted.about, "code": ""} for one in found):
-        return Drawing(wanted.picture, wanted.coarse, found[0] or {})
+        return Drawing(wanted.picture, wanted.beside, found[0] or {})
     return None
 
 
@@ -333,21 +400,20 @@ def _rows_by_id(records: Records) -> Iterable[tuple[str, int]]:
     return ((clip_id, row) for clip_id, row in pairs if clip_id)
 
 
-def _files(folders: Iterable[Path], rows: Mapping[str, int]) -> dict[Path, list[int]]:
-    """All files of these folders, and the rows of the clips that each is of: clip id -> row."""
+def _files(folders: Iterable[Path], rows: Mapping[str, int], beside: Sequence[str]) -> dict[Path, list[int]]:
+    """All files of these folders, and the rows of the clips that each is of. rows: clip id -> row."""
     made: dict[Path, list[int]] = {}
     for folder in folders:
         made[folder / INDEX] = list(rows.values())
         for clip_id, row in rows.items():
-            drawing = _drawing(folder, {"clip_id": clip_id})
-            made[drawing.picture] = made[drawing.coarse] = [row]
+            made |= {path: [row] for path in _drawing(folder, {"clip_id": clip_id}, beside).files.values()}
     return made
 
 
-def _drawing(folder: Path, about: dict[str, Any]) -> Drawing:
+def _drawing(folder: Path, about: dict[str, Any], beside: Sequence[str]) -> Drawing:
     speaker = re.sub(r"[^\w-]", "-", about["clip_id"].split("/")[1])
     name = f"{speaker}-{hashlib.sha256(about['clip_id'].encode()).hexdigest()[:8]}"
-    return Drawing(folder / f"{name}.png", folder / f"{name}-coarse.png", about)
+    return Drawing(folder / f"{name}.png", {one: folder / f"{name}-{one}.png" for one in beside}, about)
 
 
 def _metadata(path: Path) -> dict[str, Any] | None:
@@ -387,7 +453,7 @@ def _save(path: Path, picture: np.ndarray, about: Mapping[str, Any]) -> None:
 
 def _write_index(drawings: Iterable[Drawing]) -> None:
     drawings = list(drawings)
-    entries = [{"picture": d.picture.name, "coarse": d.coarse.name, "about": d.about} for d in drawings]
+    entries = [{**{name: path.name for name, path in d.files.items()}, "about": d.about} for d in drawings]
     index = drawings[0].picture.with_name(INDEX)
     unfinished = index.with_name(f".{INDEX}")
     unfinished.write_text(json.dumps(entries, indent=1))

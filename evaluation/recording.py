@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluation.families import prior_of
 from evaluation.portraits import draw, made_otherwise, note
 from evaluation.sheet import scales_sheet
 from featurestore.catalogue import CATALOGUE
 from featurestore.clip import Clip
-from featurestore.conditioning import SYSTEMS, System, attribute_code
+from featurestore.conditioning import PORTRAITISTS, SYSTEMS, System, attribute_code
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.loader import Loader
 from featurestore.memory_records import MemoryRecords
@@ -31,8 +32,9 @@ from featurestore.records import ARRAYS, Records, fields_of
 if TYPE_CHECKING:
     from pipelines.extractors.base import Extractor
     from pipelines.recipe import Recipe
-    from training.sampling import Portraitist
+    from training.portraitist import AnyPortraitist
 
+EVERY = (*SYSTEMS.values(), *PORTRAITISTS.values())
 GUIDE, GUIDE_SIZE = "face_128", 8
 """The constituent that a photo's guide is cut from, and the side of a picture that is a guide already."""
 
@@ -52,10 +54,10 @@ class Heard:
 def check_inputs(system: System, recordings: Sequence[str], image_guide: str | None) -> None:
     """Refuse what the system cannot draw from, before anything is loaded. Raises UsageError."""
     if system.image_guide and image_guide is None:
-        without = ", ".join(one.name for one in SYSTEMS.values() if not one.image_guide)
+        without = ", ".join(one.name for one in EVERY if not one.image_guide)
         raise UsageError(f"{system.name} needs --image-guide, a photo; systems that need none: {without}")
     if image_guide is not None and not system.image_guide:
-        with_one = ", ".join(one.name for one in SYSTEMS.values() if one.image_guide)
+        with_one = ", ".join(one.name for one in EVERY if one.image_guide)
         raise UsageError(f"{system.name} takes no --image-guide; systems that do: {with_one}")
     hears = "audio" not in system.off
     if hears and not recordings:
@@ -65,7 +67,7 @@ def check_inputs(system: System, recordings: Sequence[str], image_guide: str | N
 
 
 def hear(
-    portraitist: "Portraitist",
+    portraitist: "AnyPortraitist",
     recordings: Sequence[str],
     image_guide: str | None = None,
     given: Sequence[str] = (),
@@ -113,7 +115,7 @@ def hear(
 
 def draw_each(
     records: Records,
-    portraitist: "Portraitist",
+    portraitist: "AnyPortraitist",
     scales: Sequence[float],
     out: str | os.PathLike[str],
     names: Mapping[str, str],
@@ -146,12 +148,22 @@ def draw_each(
         sheet = Path(out) / name / f"{drawings[0].system}.png"
         row = records.rows[records.clip_ids(records.rows).index(clip_id)]
         (batch,) = (one.copy() for one in Loader(records, 1, remainder="keep").in_order(np.array([row])))
-        note(records, {sheet: [int(row)]})
-        sheets.append(scales_sheet(drawings, batch.guide[0] if portraitist.cascade.sizes[0] else None, sheet))
+        priors = {prior for drawing in drawings if (prior := prior_of(drawing))}
+        note(records, {sheet: [int(row)]}, portraitist.lender, {sheet: priors})
+        shown = {
+            told: batch.pictures[key][0]
+            for key, told in _SHOWN.items()
+            if key in batch.pictures and key in (*portraitist.shown, "face")
+        }
+        sheets.append(scales_sheet(drawings, shown, sheet))
     return sheets
 
 
-def _heard_by(portraitist: "Portraitist", given: Sequence[str]) -> list[str]:
+_SHOWN = {"guide": "image guide", "face": "true face"}
+"""Pictures of records that a sheet shows beside the portraits, and their names on it."""
+
+
+def _heard_by(portraitist: "AnyPortraitist", given: Sequence[str]) -> list[str]:
     """The constituents of the model's inputs that are made of sound alone."""
     from pipelines.extractors import AVAILABLE, extractors_for
 
@@ -161,7 +173,7 @@ def _heard_by(portraitist: "Portraitist", given: Sequence[str]) -> list[str]:
     return [key for key in inputs if extractors_for([key])[0].needs == "sound"]
 
 
-def _recipe(portraitist: "Portraitist") -> "Recipe":
+def _recipe(portraitist: "AnyPortraitist") -> "Recipe":
     """How the faces were found that the model was trained on, as far as it can be done to a photo."""
     from pipelines.detectors import DETECTORS
     from pipelines.extractors.face import FaceCrop
@@ -181,7 +193,7 @@ def _recipe(portraitist: "Portraitist") -> "Recipe":
 
 
 def _extractors(
-    portraitist: "Portraitist", keys: Sequence[str], recipe: "Recipe | None"
+    portraitist: "AnyPortraitist", keys: Sequence[str], recipe: "Recipe | None"
 ) -> tuple[list["Extractor"], dict[str, list[str]], list[str]]:
     """What makes these constituents; the digests of their makers; those of them that are untrained.
 

@@ -25,6 +25,7 @@ from training import diffusion
 from training.cascade import CascadeStage, enlarge, to_signed
 from training.checkpoint import Checkpoint, open_run
 from training.device import device_named
+from training.portraitist import Leaning
 from training.presets import Cascade, StagePreset, cascade_of
 from training.samplers import SAMPLERS, STEPS, Denoise
 from training.stages import UNETS, settings_in
@@ -39,13 +40,17 @@ class Portraits:
 
 
 class Portraitist:
-    """Both stages of a cascade, ready to draw. layout: what its matrices are made with. about: both checkpoints'."""
+    """Both stages of a cascade, ready to draw: a `portraitist.AnyPortraitist`. layout: what its matrices are made with.
+    about: both checkpoints'."""
+
+    pictures, beside, variant, lender = ("target", "guide"), ("coarse",), "", None
 
     def __init__(
         self, stages: tuple[CascadeStage, CascadeStage], layout: Layout, cascade: Cascade, about: tuple[dict, dict]
     ):
         self.stages, self.layout, self.cascade, self.about = stages, layout, cascade, about
         self.device = stages[0].device
+        self.shown = ("guide",) if cascade.sizes[0] else ()
         self._assembler = Assembler(layout, self.device, allow_missing=True)
 
     @classmethod
@@ -81,6 +86,34 @@ class Portraitist:
     def weights(self) -> tuple[str, ...]:
         """sha256 over the names and numbers of each stage's weights."""
         return tuple(_digest(stage.network.state_dict()) for stage in self.stages)
+
+    @property
+    def system(self) -> str:
+        return self.about[0]["system"]
+
+    @property
+    def missing(self) -> str:
+        return self.about[0]["data"].get("missing", "zero")
+
+    def plan(self, sampler: str | None = None, steps: int | None = None) -> list[tuple[str, int]]:
+        return [plan(stage.preset, sampler, steps) for stage in self.stages]
+
+    def lean(self, clip_ids: Sequence[str], inputs: Mapping[str, np.ndarray]) -> Leaning:
+        return Leaning([{}] * len(clip_ids))
+
+    def paint(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        seeds: Sequence[int],
+        cond_scale: float = 1.0,
+        sampler: str | None = None,
+        steps: int | None = None,
+        batch_size: int = 8,
+    ) -> dict[str, np.ndarray]:
+        """See `AnyPortraitist.paint`; `coarse` is what U-Net 1 drew."""
+        compact = {key: values for key, values in inputs.items() if key not in self.shown}
+        made = self.draw(compact, seeds, cond_scale, inputs.get("guide"), sampler, steps, batch_size)
+        return {"picture": made.pictures, "coarse": made.coarse}
 
     @torch.inference_mode()
     def draw(
