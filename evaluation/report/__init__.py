@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.portraits import Drawing
-from evaluation.report import data, grids, runs, scales, tables
+from evaluation.report import breakdowns, cells, data, grids, runs, scales, slf_others, slf_tables, worth
 from evaluation.report.comparing import Comparison
 from evaluation.report.matrix import matrix_figure
 from evaluation.sweep import best_rows, recalls
@@ -116,12 +116,12 @@ def _judged(evaluation: Mapping[str, Any], synthetic: bool, sizes: Sequence[Mapp
         return {**empty, **dict.fromkeys(("panels", "scale_table", "worth", "by_group"))}
     comparison = Comparison.of_evaluation(evaluation, synthetic, sizes)
     found = [
-        tables.retrieval(evaluation, comparison),
-        tables.attributes(evaluation, comparison),
-        tables.likeness(evaluation, comparison),
-        tables.super_resolution(evaluation, comparison),
-        tables.generation(evaluation, comparison),
-        tables.by_recogniser(evaluation),
+        slf_tables.retrieval(evaluation, comparison),
+        slf_tables.attributes(evaluation, comparison),
+        slf_tables.likeness(evaluation, comparison),
+        slf_others.super_resolution(evaluation, comparison),
+        slf_others.generation(evaluation, comparison),
+        breakdowns.by_recogniser(evaluation),
     ]
     judges = [one["name"] for one in evaluation["recognisers"].values() if one["untrained"]]
     judges += list((evaluation.get("attributes") or {}).get("untrained") or ())
@@ -130,9 +130,9 @@ def _judged(evaluation: Mapping[str, Any], synthetic: bool, sizes: Sequence[Mapp
         "tables": [table for table in found if table],
         "headline": _headline(evaluation, comparison),
         "panels": scales.scale_panels(evaluation),
-        "scale_table": tables.by_scale(evaluation, comparison),
-        "worth": tables.significance(evaluation, comparison),
-        "by_group": tables.by_group(evaluation, comparison),
+        "scale_table": slf_tables.by_scale(evaluation, comparison),
+        "worth": worth.significance(evaluation, comparison),
+        "by_group": breakdowns.by_group(evaluation, comparison),
         "not_judged": (evaluation.get("attributes") or {}).get("absent") or {},
         "untrained_judges": list(dict.fromkeys(judges)),
         "untrained_rows": [{"system": name, "untrained": keys} for name, keys in rows.items()],
@@ -153,7 +153,7 @@ def _headline(evaluation: Mapping[str, Any], comparison: Comparison) -> list[dic
         firsts = {name: recalls(row, gallery, comparison.recogniser).get("1") for name, row in best.items()}
         name, one = max(firsts.items(), key=lambda item: item[1]["value"] if item[1] else -1.0)
         if one:
-            cell = tables.share(one)
+            cell = cells.share(one)
             found.append(
                 {
                     "system": name,
@@ -161,7 +161,7 @@ def _headline(evaluation: Mapping[str, Any], comparison: Comparison) -> list[dic
                     "gallery": gallery.replace("-", " "),
                     "value": cell.value if cell else "",
                     "interval": cell.interval if cell else "",
-                    "random": tables.percent(one["random"], 100),
+                    "random": cells.percent(one["random"], 100),
                     "speakers": about["speakers"],
                 }
             )

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from evaluation.report import paper
+from evaluation.report.cells import ATTRIBUTES
 from evaluation.report.curves import Series, scale_curve, series_key
-from evaluation.report.tables import ATTRIBUTES
 from evaluation.sweep import leading, recalls
 from featurestore.conditioning import SYSTEMS
 
