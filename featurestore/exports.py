@@ -6,10 +6,11 @@
 docs/exports.md says what is in the file; `exporting` writes it. Importable without Arrow, Lance or Ray.
 """
 
+import copy
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
@@ -223,6 +224,12 @@ class ExportRecords:
     def clip_ids(self, rows: np.ndarray) -> list[str]:
         """The ids of the clips in these rows, in their order; "" where a place is empty."""
         return [self._text("clip_id", line) if line >= 0 else "" for line in self._lines(rows).tolist()]
+
+    def only(self, names: Iterable[str]) -> "ExportRecords":
+        """See `records.Records`; `describe` is of all fields."""
+        other, wanted = copy.copy(self), set(names)
+        other.fields = {name: field for name, field in self.fields.items() if name in wanted}
+        return other
 
     def describe(self) -> dict[str, Any]:
         """What is trained on, as `StoreRecords.describe` says it."""

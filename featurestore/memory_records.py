@@ -1,5 +1,6 @@
 """Records in memory: for tests, and as the plainest example of the contract."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,6 +51,12 @@ class MemoryRecords:
 
     def clip_ids(self, rows: np.ndarray) -> list[str]:
         return [self._clip_ids[int(row)] for row in rows]
+
+    def only(self, names: Iterable[str]) -> "MemoryRecords":
+        other, wanted = copy.copy(self), {*names} & self.arrays.keys()
+        other.arrays = {name: values for name, values in self.arrays.items() if name in wanted}
+        other.fields = {name: field for name, field in self.fields.items() if name in wanted}
+        return other
 
     def describe(self) -> dict[str, Any]:
         return {"clips": len(self.rows), "held_out": len(self.held_out), **self.about}

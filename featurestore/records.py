@@ -83,6 +83,10 @@ class Records(Protocol):
         """The clips' ids, "" where one is gone."""
         ...
 
+    def only(self, names: Iterable[str]) -> "Records":
+        """The same records with these of their fields alone: nothing else is read."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """What the data is (snapshot, makers, untrained inputs): JSON, the same for the same data."""
         ...

@@ -8,9 +8,10 @@ A read costs for each fragment and file that it touches, beside its bytes: where
 or each constituent in a file of its own, a store reads several times slower than a cache of it (`exporting`).
 """
 
+import copy
 import ctypes
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock
@@ -115,6 +116,14 @@ class StoreRecords:
     def clip_ids(self, rows: np.ndarray) -> list[str]:
         """The ids of the clips in these rows, in their order; "" where the clip was erased before they were opened."""
         return self._clip_ids.take(pa.array(self._place(rows))).to_pylist()
+
+    def only(self, names: Iterable[str]) -> "StoreRecords":
+        """See `records.Records`; `describe` and `places` are of these fields too."""
+        other, wanted = copy.copy(self), set(names)
+        other.fields = {name: field for name, field in self.fields.items() if name in wanted}
+        other.constituents = tuple(key for key in self.constituents if key in wanted)
+        other._pictures = tuple(name for name in self._pictures if name in wanted)
+        return other
 
     def lacking(self, split: str) -> dict[str, int]:
         """Constituent -> clips of a split that have the pictures and lack it, where there are any."""

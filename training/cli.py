@@ -1,4 +1,4 @@
-"""`voxportrait train`."""
+"""`voxportrait train` and `voxportrait export-speech`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -231,13 +231,17 @@ def train_one(
     from featurestore.conditioning import system as system_named
     from training import cluster, loop
     from training.data import Opening
+    from training.stages import settings_of
 
     layout, seed = system_named(training.system).layout(training.base), options["seed"]
     stage = {"system": training.system, "stage": training.stage, "layout": training.base, "choices": training.choices}
     common = {**stage, **options}
     run = training.run.absolute() if workers.need_ray else training.run
     given = source.absolute() if workers.need_ray else source
-    opening = Opening(given, training.system, training.stage, layout, training.batch_size, seed, run, workers.device)
+    settings = settings_of(training.stage, options["preset"], training.choices)
+    opening = Opening(
+        given, training.system, training.stage, layout, training.batch_size, seed, run, workers.device, settings
+    )
     with bar(training.run.name, "steps") as progress:
         told: dict[str, Any] = {"device": workers.device, "progress": progress, "should_stop": should_stop}
         if not workers.need_ray:
@@ -284,4 +288,17 @@ def raise_unless_finished(outcomes: list[dict[str, Any]]) -> None:
         )
 
 
-COMMANDS = (train,)
+def export_speech(runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """Export the trained codec's speech encoder, so that `fill --constituents speech_query` makes its queries.
+
+    The file lies with the other models' weights, in place of one that was there.
+    """
+    from training.latent.export import export_speech as export
+
+    path = export(run_folder(runs, "fine-portraitist", "codec"))
+    say(f"{path}: fill a store with it by: voxportrait fill --constituents speech_query")
+    if as_json:
+        print_json({"file": str(path)})
+
+
+COMMANDS = (train, export_speech)

@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from featurestore.errors import UsageError, VoxportraitError
 from featurestore.exports import ExportRecords
 from featurestore.loader import Loader
 from featurestore.policy import Policy
+from featurestore.records import Records
+from training.settings import Settings
 
 _EVER = -1
 """Before the first erasure."""
@@ -77,7 +80,7 @@ class Opening:
     """How each worker opens what a stage learns from.
 
     layout: the system's. run: the stage's own; the runs beside it are of the stages that it is built on. device: where
-    a codec works, for the stages that learn from what it says of the clips.
+    a codec works, for the stages that learn from what it says of the clips; settings: how they are trained.
     """
 
     source: Source
@@ -88,6 +91,7 @@ class Opening:
     seed: int
     run: Path
     device: str | None = None
+    settings: Settings | None = None
 
     def __call__(self, rank: int = 0, ranks: int = 1, told: Callable[[str], None] = lambda line: None) -> Loader:
         """The loader of one worker. Raises UsageError where a stage that this one is built on is not trained."""
@@ -96,7 +100,8 @@ class Opening:
         if self.stage in ("face", "bottom", "upper"):
             from training.latent.encoded import encoded
 
-            records = encoded(loader.records, self.run.parent, self.system, self.stage, self.device, told)
+            settings: Any = self.settings
+            records = encoded(loader.records, self.run.parent, self.system, self.stage, settings, self.device, told)
             return Loader(records, self.batch_size, self.seed, rank, ranks)
         return loader
 
@@ -177,6 +182,33 @@ def note_run(run: Path, loader: Loader) -> None:
     from featurestore import artifacts
 
     artifacts.note(store, "checkpoint", {run: loader.records.rows})
+
+
+@contextmanager
+def entered(path: Path, rows: np.ndarray, records: Records) -> Iterator[None]:
+    """While a file is made of what these rows hold: the store of the records, if they have one, knows of it, so that
+    forgetting somebody in it removes it.
+
+    Raises VoxportraitError where somebody is being forgotten, or was meanwhile: then nothing is left of the file.
+    """
+    if (store := getattr(records, "store", None)) is None:
+        yield
+        return
+    from featurestore import artifacts, erasure
+
+    if begun := erasure.unfinished(store):
+        raise VoxportraitError(begun)
+    epoch = erasure.epoch(store)
+    erasure.check(store, records.describe()["erasure_epoch"], f"what {path} is made of", rows)
+    artifacts.note(store, "export", {path: rows})
+    try:
+        yield
+        if erasure.epoch(store) != epoch:
+            path.unlink(missing_ok=True)
+            raise VoxportraitError(f"somebody was forgotten while {path} was written: nothing is left of it; run again")
+    except BaseException:
+        artifacts.withdraw(store, "export", path)
+        raise
 
 
 def note_pictures(paths: Sequence[Path], rows: np.ndarray, loader: Loader) -> None:

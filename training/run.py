@@ -17,7 +17,7 @@ from training.settings import Settings
 _IDENTITY = ("system", "stage", "preset", "settings", "layout", "seed", "batch_size", "data")
 """What must be the same for a run to go on; steps and code may differ."""
 
-_ASIDE = ("erasure_epoch", "held_out")
+_ASIDE = ("erasure_epoch", "held_out", "prior")
 """Of `data`, what the forgetting of others changes."""
 
 _AT_ONCE = 1 << 16

@@ -45,16 +45,22 @@ class LatentPreset(Settings):
     """How a latent diffusion stage is built, trained and drawn with.
 
     unet: arguments of diffusers.UNet2DConditionModel, less sizes and channels that the codec and the stage decide.
+    condition_width: numbers of each row that is attended to. matrix_gain: factor on a matrix that is attended to
+    instead of speech tokens: its numbers are small beside the rows' learned places, and few steps learn nothing of
+    them.
     schedule, beta_start, beta_end: of the noise, by diffusers' name: its `scaled_linear` is latent diffusion's linear.
     prediction: `epsilon` or `v_prediction`. zero_terminal_snr: the last step is pure noise (arXiv 2305.08891).
-    gamma: of min-SNR weights, 0 for none. condition_drop: probability of training on the null condition.
-    prior_drop: likewise on the null prior. exclusion: whose clips a prior in training may not be of: `clip`, `video` or
-    `identity` of the query.
+    gamma: of min-SNR weights, 0 for none. time_power: training draws the time 1 - (1 - u)^time_power, u uniform: above
+    1 there is more of the noisiest times, which alone need the condition to tell the main features.
+    condition_drop: probability of training on the null condition. prior_drop: likewise on the null prior.
+    exclusion: whose clips a prior in training may not be of: `clip`, `video` or `identity` of the query.
     drawn_share: of the bottoms that the upper stage learns from, how many are the bottom stage's own drawings;
     bottom_noise: standard deviation of what is added to the others, in latents' own.
     """
 
     unet: Mapping[str, Any]
+    condition_width: int = 256
+    matrix_gain: float = 1.0
     schedule: str = "scaled_linear"
     beta_start: float = 0.0015
     beta_end: float = 0.0195
@@ -62,6 +68,7 @@ class LatentPreset(Settings):
     prediction: str = "epsilon"
     zero_terminal_snr: bool = False
     gamma: float = 0.0
+    time_power: float = 1.0
     condition_drop: float = 0.1
     prior_drop: float = 0.1
     exclusion: str = "identity"
@@ -84,15 +91,16 @@ def _kl(channels: tuple[int, ...], layers: int, latent: int = 4, groups: int = 3
 
 
 def _unet(
-    channels: tuple[int, ...], attention: tuple[bool, ...], layers: int, heads: int, groups: int = 32
+    channels: tuple[int, ...], attention: tuple[bool, ...], layers: int, head: int, groups: int = 32
 ) -> dict[str, Any]:
-    """UNet2DConditionModel: attention to itself and to the condition in the levels where it is said."""
+    """UNet2DConditionModel: attention to itself and to the condition in the levels where it is said, by heads of `head`
+    numbers (the library's `attention_head_dim` is how many heads there are)."""
     return {
         "block_out_channels": channels,
         "down_block_types": tuple("CrossAttnDownBlock2D" if one else "DownBlock2D" for one in attention),
         "up_block_types": tuple("CrossAttnUpBlock2D" if one else "UpBlock2D" for one in reversed(attention)),
         "layers_per_block": layers,
-        "attention_head_dim": heads,
+        "attention_head_dim": tuple(channel // head for channel in channels),
         "norm_num_groups": groups,
     }
 
@@ -118,14 +126,19 @@ _MICRO = _unet((16, 32),             (_NO, _YES),             1,  8, groups=4)
 _TINY  = _unet((32, 64, 96),         (_NO, _YES, _YES),       1, 16, groups=8)
 _SMALL = _unet((96, 192, 288, 384),  (_YES, _YES, _YES, _NO), 1, 32)
 _PAPER = _unet((224, 448, 672, 896), (_YES, _YES, _YES, _NO), 2, 32)
+_EAGER: dict[str, Any] = {
+    **_QUICK, "prediction": "v_prediction", "zero_terminal_snr": True, "matrix_gain": 30.0, "time_power": 2.0,
+}
+"""For training in seconds or minutes: v is learned soonest, as at the noisiest steps it is the picture itself, and a
+drawing that begins with pure noise has been trained on it."""
 _DIFFUSIONS = {
-    "micro": LatentPreset(_MICRO, batch_size=8,  steps=20,  learning_rate=1e-3, ema_decay=0.9, sampler_steps=10,
-                          **_QUICK),
-    "tiny":  LatentPreset(_TINY,  batch_size=16, steps=600, learning_rate=1e-3, ema_decay=0.98, sampler_steps=25,
-                          **_QUICK),
+    "micro": LatentPreset(_MICRO, batch_size=8,  steps=20,  condition_width=32, learning_rate=1e-3, ema_decay=0.9,
+                          sampler_steps=10, **_EAGER),
+    "tiny":  LatentPreset(_TINY,  batch_size=16, steps=600, condition_width=64, learning_rate=1e-3, ema_decay=0.98,
+                          sampler_steps=25, **_EAGER),
     "small": LatentPreset(_SMALL, batch_size=64, steps=4000, learning_rate=4e-4, ema_decay=0.995, sampler_steps=25,
-                          bfloat16=True, **_QUICK),
-    "paper": LatentPreset(_PAPER, batch_size=64, steps=100000),
+                          bfloat16=True, **_EAGER),
+    "paper": LatentPreset(_PAPER, batch_size=64, steps=100000, condition_width=512, bfloat16=True, compile=True),
 }
 # fmt: on
 
