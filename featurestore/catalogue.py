@@ -84,6 +84,7 @@ _CONSTITUENTS = (
     Constituent("mel", "block", "librosa power mel spectrogram as released: 22,050 Hz, hop 4,800", (111, 128)),
     Constituent("mel_log", "block", "log-mel spectrogram, hop matched to window", (111, 128), optional=True),
     Constituent("speech", "block", "six seconds of 16 kHz PCM", (96000,), "int16"),
+    Constituent("speech_query", "vector", "Fine-portraitist's query of six seconds of speech", (512,), optional=True),
     # labels of the speaker
     Constituent("language", "label", "spoken language (SpeechBrain, 45 labels)"),
     Constituent("age", "number", "age in years"),

@@ -92,6 +92,8 @@ def list_models(names: ModelNames = None, as_json: Json = False) -> None:
 def _whereabouts(row: dict[str, Any]) -> str:
     if row["present"]:
         return "here" if row["trained"] else "untrained"
+    if row["command"]:
+        return "to be made here"
     return "in a package" if row["package"] else "needs a token" if row["needs"] else "to be fetched"
 
 
@@ -102,7 +104,7 @@ def fetch(names: ModelNames = None) -> None:
     from pipelines.weights import fetch as bring
 
     with bar("fetching") as progress:
-        fetched = bring(names or list(MODELS), progress)
+        fetched = bring(names or [name for name, model in MODELS.items() if not model.command], progress)
     say(f"fetched: {', '.join(fetched) or 'nothing, all are here'}")
 
 

@@ -53,6 +53,7 @@ EXTRACTORS: dict[str, Factory] = {
     "mel": _from("librosa", "Mel"),
     "mel_log": _from("librosa", "LogMel"),
     "speech": _from("speech", "Speech"),
+    "speech_query": _from("speech_query", "SpeechQuery"),
     "age": _attribute("age"),
     "gender": _attribute("gender"),
     "ethnicity": _attribute("ethnicity"),

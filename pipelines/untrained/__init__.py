@@ -11,6 +11,7 @@ WRITERS: dict[str, tuple[str, ...]] = {
     "pyannote": ("pipelines.untrained.pyannote:write_pyannote",),
     "titanet": ("pipelines.untrained.nemo:write_titanet",),
     "speakernet": ("pipelines.untrained.nemo:write_speakernet",),
+    "speech_query": ("pipelines.untrained.speech_query:write_speech_query",),
     "retinaface": ("pipelines.untrained.retinaface:write_retinaface",),
     **{model: ("pipelines.untrained.deepface:write", model) for model in _DEEPFACE},
 }

