@@ -6,9 +6,9 @@
 Importable without Arrow, Lance or Ray.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluation.gallery import ANOTHER_VIDEO, EVERY_IMAGE, IDENTITY_MEAN, OTHER_IMAGES, SAME_FRAME
 from featurestore.conditioning import PORTRAITISTS, SYSTEMS
@@ -91,6 +91,24 @@ def rows_of(drawings: Iterable["Drawing"]) -> dict[Key, list["Drawing"]]:
     for one in drawings:
         rows.setdefault(Key(one.system, one.cond_scale, exclusion_of(one)), []).append(one)
     return {key: sorted(rows[key], key=lambda one: one.clip_id) for key in sorted(rows, key=_order)}
+
+
+def part_of(evaluation: Mapping[str, Any], family: Family) -> Mapping[str, Any]:
+    """What `evaluate` said of one family: its rows, galleries and ranks; {} where none of its systems was judged."""
+    rows = {
+        kind: [row for row in evaluation.get(kind, ()) if row.get("family", SLF.name) == family.name]
+        for kind in ("systems", "references")
+    }
+    if not rows["systems"]:
+        return {}
+    told = evaluation.get("families", {}).get(family.name, {})
+    known = evaluation["galleries"]
+    return {
+        **evaluation,
+        **rows,
+        "galleries": {name: about for name, about in known.items() if name in told.get("galleries", known)},
+        "ranks": [k for k in evaluation["ranks"] if k in told.get("ranks", evaluation["ranks"])],
+    }
 
 
 def drawn_by(family: Family, drawings: Iterable["Drawing"]) -> list["Drawing"]:

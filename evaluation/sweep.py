@@ -16,7 +16,9 @@ from evaluation.faces import held_out_of
 from evaluation.families import EXCLUSIONS, ORDER
 from evaluation.gallery import SAME_FRAME
 from evaluation.portraits import Drawing, draw
-from featurestore.conditioning import LAYOUTS, SYSTEMS, Layout
+from featurestore.conditioning import LAYOUTS, Layout
+from featurestore.conditioning import system as system_named
+from featurestore.policy import Policy
 from featurestore.records import Records
 
 if TYPE_CHECKING:
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Source:
     """Where people's data comes from: a store, or the file of an export, which is checked against the store if that is
-    at hand too. split: whose portraits are drawn."""
+    at hand too. split: whose portraits are drawn. policy: which clips may be used."""
 
     store: "Store | None" = None
     export: Path | None = None
     split: str = "test"
+    policy: Policy | None = None
 
     def records(
         self,
@@ -45,10 +48,10 @@ class Source:
 
             assert self.store is not None
             chosen = layout or LAYOUTS["slf"]
-            return StoreRecords(self.store, chosen, pictures, missing, self.split, held_out)
+            return StoreRecords(self.store, chosen, pictures, missing, self.split, held_out, policy=self.policy)
         from featurestore.exports import ExportRecords
 
-        records = ExportRecords(self.export, layout, pictures, missing, self.split, held_out)
+        records = ExportRecords(self.export, layout, pictures, missing, self.split, held_out, self.policy)
         if self.store is not None:
             from featurestore.exporting import check
 
@@ -71,10 +74,15 @@ class Source:
 
 
 def trained_systems(runs: str | os.PathLike[str]) -> list[str]:
-    """The systems under a folder of runs whose two U-Nets both have a checkpoint, in the paper's order."""
+    """The systems under a folder of runs whose stages all have a checkpoint, in the papers' order."""
     from training.checkpoint import latest_checkpoint
+    from training.cli import run_folder
 
-    return [name for name in SYSTEMS if all(latest_checkpoint(folder) for folder in _pair(runs, name))]
+    return [
+        name
+        for name in ORDER
+        if all(latest_checkpoint(run_folder(Path(runs), name, stage)) for stage in system_named(name).stages)
+    ]
 
 
 def sweep(
@@ -85,36 +93,35 @@ def sweep(
     out: str | os.PathLike[str],
     device: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    exclusions: Sequence[str] = ("identity",),
+    told: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> list[Drawing]:
     """Draw the portraits of each system at each scale; those that are there are not drawn again.
 
+    exclusions: of a system that leans on retrieved faces, each once: `clip`, `video`, `identity`, or `none` for its
+    null prior. told: is told where the faces come from.
     options: of `portraits.draw` (seed, sampler, steps). progress: called with (done, total, system) over all systems.
-    Returns the drawings, system by system. Raises what `Portraitist.load` and `draw` raise.
+    Returns the drawings, system by system. Raises what `portraitist.load`, `priors.leaning` and `draw` raise.
     """
-    from training.sampling import Portraitist
+    from evaluation.priors import leaning_by
+    from training.portraitist import load
 
     drawings: list[Drawing] = []
     for at, system in enumerate(systems):
-        before, left = len(drawings), len(systems) - at
+        loaded = load(runs, system, device)
+        where = {"store": source.store, "export": source.export, "policy": source.policy or Policy(), "told": told}
+        several = leaning_by(loaded, exclusions, **where)
+        records = source.records(loaded.layout, loaded.missing, pictures=loaded.pictures)
+        for number, portraitist in enumerate(several):
+            before, left = len(drawings), (len(systems) - at - 1) + len(several) - number
 
-        def told(done: int, total: int, system: str = system, before: int = before, left: int = left) -> None:
-            if progress:
-                progress(before + done, before + total * left, system)
+            def drawn(done: int, total: int, system: str = system, before: int = before, left: int = left) -> None:
+                if progress:
+                    progress(before + done, before + total * left, system)
 
-        first, second = _pair(runs, system)
-        portraitist = Portraitist.load(first, second, device)
-        missing = portraitist.about[0]["data"].get("missing", "zero")
-        drawings += draw(
-            source.records(portraitist.layout, missing), portraitist, scales, out, progress=told, **options
-        )
+            drawings += draw(records, portraitist, scales, out, progress=drawn, **options)
     return drawings
-
-
-def _pair(runs: str | os.PathLike[str], system: str) -> tuple[Path, Path]:
-    from training.cli import run_folder
-
-    return run_folder(Path(runs), system, "unet1"), run_folder(Path(runs), system, "unet2")
 
 
 def leading(evaluation: Mapping[str, Any]) -> tuple[str, str]:
@@ -147,6 +154,16 @@ def best_rows(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
     rows = sorted(evaluation.get("systems", ()), key=lambda row: ORDER.index(row["name"]))
     return {name: min((row for row in rows if row["name"] == name), key=merit) for name in _names(rows)}
+
+
+def best_scales(evaluation: Mapping[str, Any]) -> dict[tuple[str, str | None], Mapping[str, Any]]:
+    """(system, exclusion) -> its row of the best scale, as `best_rows` chooses it, in the papers' order."""
+    rows: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
+    for row in sorted(evaluation.get("systems", ()), key=lambda row: ORDER.index(row["name"])):
+        rows.setdefault((row["name"], row.get("exclusion")), []).append(row)
+    return {
+        (name, exclusion): best_rows({**evaluation, "systems": some})[name] for (name, exclusion), some in rows.items()
+    }
 
 
 def _names(rows: Iterable[Mapping[str, Any]]) -> list[str]:

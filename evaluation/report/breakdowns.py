@@ -1,10 +1,9 @@
 """Recall apart by recogniser, and by what is known of people."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.report.cells import Group, Line, Table, recogniser_words, reference_name, share, spoken
-from evaluation.report.comparing import Comparison
 from evaluation.sweep import best_rows, recalls
 
 
@@ -30,8 +29,11 @@ def by_recogniser(evaluation: Mapping[str, Any]) -> Table | None:
     return Table("recognisers", "By other recognisers", heads, [Group(lines)], caption=caption)
 
 
-def by_group(evaluation: Mapping[str, Any], comparison: Comparison) -> Table | None:
-    """R@1 by groups of people, a column a system at its best scale; None where nobody is known to be of a group."""
+def by_group(evaluation: Mapping[str, Any], recogniser: str, compare: Sequence[str]) -> Table | None:
+    """R@1 by groups of people, a column a system at its best scale; None where nobody is known to be of a group.
+
+    recogniser: by which; compare: how far the numbers can be compared.
+    """
     best = {name: row for name, row in best_rows(evaluation).items() if row.get("groups")}
     if not best:
         return None
@@ -44,9 +46,7 @@ def by_group(evaluation: Mapping[str, Any], comparison: Comparison) -> Table | N
         for value in values:
             members = {name: row["groups"].get(kind, {}).get(value) for name, row in best.items()}
             for gallery in galleries:
-                found = {
-                    name: recalls(one, gallery, comparison.recogniser) if one else {} for name, one in members.items()
-                }
+                found = {name: recalls(one, gallery, recogniser) if one else {} for name, one in members.items()}
                 if any(found.values()):
                     n = max(one["1"]["n"] for one in found.values() if "1" in one)
                     shares = [share(one.get("1")) for one in found.values()]
@@ -57,7 +57,7 @@ def by_group(evaluation: Mapping[str, Any], comparison: Comparison) -> Table | N
         "R@1 by group",
         [f"{name}, scale {row['cond_scale']:g}" for name, row in best.items()],
         groups,
-        compare=comparison.of("recogniser", "few"),
+        compare=compare,
         caption="The same hits as above, apart by what is known of the speakers. Guessing is among the whole gallery.",
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.faces import Faces, read_faces
+from evaluation.faces import LABELS, Faces, read_faces
 from evaluation.portraits import Drawing, by_system_and_scale, read_picture
 from evaluation.report import pictures
 from evaluation.report.data import attributes
@@ -48,7 +48,7 @@ def systems_grid(
     clip_ids = sorted({drawing.clip_id for drawing in drawings})
     shown = pictures.evenly(clip_ids, MOST_SPEAKERS)
     faces, guides = read_faces(source, shown)
-    words = _words(source, shown)
+    words = known_words(source, shown)
     coarse = len(columns) <= FEW_SYSTEMS
     rows = [
         {
@@ -105,11 +105,12 @@ def chosen_scales(drawn: Mapping[tuple[str, float], Any], evaluation: Mapping[st
     return chosen
 
 
-def _words(source: Store | Records, clip_ids: Sequence[str]) -> dict[str, str]:
+def known_words(source: Store | Records, clip_ids: Sequence[str]) -> dict[str, str]:
     """Clip -> what is known of its speaker, in words: `woman, 34`."""
     if isinstance(source, Store):
         return attributes(source, list(clip_ids))
-    known, words = Faces.of(source).read(clip_ids), {}
+    faces = Faces.of(source, picture="target" if "target" in source.fields else "face")
+    known, words = faces.read_rows(faces.rows_of(clip_ids), LABELS), {}
     for i, clip_id in enumerate(clip_ids):
         gender = int(known["gender"][i]) if "gender" in known else -1
         age = float(known["age"][i]) if "age" in known else np.nan

@@ -1,4 +1,4 @@
-"""What the SLF paper printed, from `evaluation/published.json`, by this project's names."""
+"""What the two papers printed, from `evaluation/published.json`, by this project's names."""
 
 import json
 from collections.abc import Mapping
@@ -21,12 +21,27 @@ SELECTED = {
 """Systems that the paper's Tables 2 to 4 have under a name of their own; Tables 5 to 7 have all eight."""
 
 RECALLS = {"r1": "1", "r3": "3", "r5": "5", "r10": "10"}
+PORTRAITIST_RECALLS = {"1": "r1", "2": "r2", "5": "r5"}
 
 
 @cache
+def _tables() -> dict[str, Any]:
+    return json.loads((Path(__file__).parent.parent / "published.json").read_text())
+
+
 def published() -> dict[str, Any]:
-    """The paper's tables; shares in percent, ages in years, PSNR in dB."""
-    return json.loads((Path(__file__).parent.parent / "published.json").read_text())["slf"]
+    """The SLF paper's tables; shares in percent, ages in years, PSNR in dB."""
+    return _tables()["slf"]
+
+
+def portraitist() -> dict[str, Any]:
+    """The Fine-portraitist paper's tables; shares in percent."""
+    return _tables()["fine_portraitist"]
+
+
+def portraitist_rows(table: str) -> list[dict[str, Any]]:
+    """The rows of its Table II, III or IV: method, year, l1, l2, cos, gender, age, r1, r2, r5."""
+    return [dict(zip(portraitist()["columns"], row, strict=True)) for row in portraitist()[table]]
 
 
 def systems() -> dict[str, dict[str, Any]]:
