@@ -1,6 +1,6 @@
 """What draws portraits, whatever it is made of: a cascade, or a codec and latent stages.
 
-    portraitist = load("runs", "fine-portraitist", "cuda", priors)
+    portraitist = load("runs", "full-input", "cuda")
 
 Importable without Arrow, Lance or Ray.
 """
@@ -18,7 +18,6 @@ from featurestore.conditioning import system as system_named
 
 if TYPE_CHECKING:
     from featurestore.store import Store
-    from training.latent.priors import Priors
 
 
 @dataclass(frozen=True)
@@ -91,16 +90,10 @@ class AnyPortraitist(Protocol):
         ...
 
 
-def load(
-    runs: str | os.PathLike[str],
-    system: str,
-    device: str | None = None,
-    priors: "Priors | None" = None,
-    exclusion: str | None = None,
-) -> AnyPortraitist:
-    """A system's stages from a folder of runs.
+def load(runs: str | os.PathLike[str], system: str, device: str | None = None) -> AnyPortraitist:
+    """A system's stages from a folder of runs. One that leans on retrieved faces is told on whose: see `leaning` of
+    `training.latent.portraitist.LatentPortraitist`.
 
-    priors, exclusion: whose faces Fine-portraitist leans on, and of whom not: see `latent.portraitist`.
     Raises UsageError where a stage is not trained or no device of this name is there, VoxportraitError where the
     checkpoints do not go together.
     """
@@ -111,6 +104,6 @@ def load(
     if "codec" in chosen.stages:
         from training.latent.portraitist import LatentPortraitist
 
-        return LatentPortraitist.load(folder, chosen.name, device, priors, exclusion)
+        return LatentPortraitist.load(folder, chosen.name, device)
     first, second = (run_folder(folder, chosen.name, stage) for stage in chosen.stages)
     return Portraitist.load(first, second, device)

@@ -12,6 +12,7 @@ from featurestore.console import say
 
 if TYPE_CHECKING:
     from evaluation.sweep import Source
+    from featurestore.policy import Policy
 
 Store = Annotated[
     str | None,
@@ -34,7 +35,7 @@ MOST_SCALE = 100
 """No conditional scale is larger."""
 
 
-def source_of(store: str | None, export: Path | None, split: str) -> "Source":
+def source_of(store: str | None, export: Path | None, split: str, policy: "Policy | None" = None) -> "Source":
     """Where people's data comes from. Of an export alone a line says what is not known of it."""
     import featurestore
     from evaluation.sweep import Source
@@ -48,7 +49,7 @@ def source_of(store: str | None, export: Path | None, split: str) -> "Source":
         from featurestore.exports import ExportRecords
 
         say(ExportRecords(export, missing="zero", split=split).told)
-    return Source(featurestore.open(store) if store else None, export, split)
+    return Source(featurestore.open(store) if store else None, export, split, policy)
 
 
 def keep(result: Mapping[str, Any], source: "Source", path: Path) -> None:

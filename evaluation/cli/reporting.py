@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evaluation.cli.options import Export, Portraits, Runs, Split, Store, keep, parse_scales, source_of
-from featurestore.console import Json, bar, print_json, print_table, say
+from featurestore.console import Json, Licences, RequireConsent, bar, print_json, print_table, say
 
 if TYPE_CHECKING:
     from evaluation.portraits import Drawing
@@ -32,6 +32,14 @@ def sweep(
     batch_size: Annotated[int, typer.Option(min=1, max=256, help="Portraits that are drawn at once.")] = 8,
     sampler: Annotated[str | None, typer.Option(help="Instead of the preset's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps a U-Net, instead of the preset's.")] = None,
+    exclusions: Annotated[
+        str,
+        typer.Option(
+            help="Whose faces Fine-portraitist does not lean on, each in turn: clip,video,identity; none: null prior."
+        ),
+    ] = "identity",
+    require_consent: RequireConsent = False,
+    licences: Licences = None,
     device: Annotated[str | None, typer.Option(help="cuda where there is one, else cpu.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -41,13 +49,26 @@ def sweep(
     """
     from evaluation.portraits import other_code, without_meaning
     from evaluation.sweep import sweep as run
+    from featurestore.conditioning import names_in
+    from featurestore.policy import policy_of
 
     numbers = parse_scales(scales)
     chosen = _trained(runs, systems)
-    source = source_of(store, export, split)
+    source = source_of(store, export, split, policy_of(require_consent, licences))
     options = {"seed": seed, "sampler": sampler, "steps": steps, "batch_size": batch_size}
     with bar("sweep", "portraits") as progress:
-        drawings = run(source, chosen, runs, numbers, out, device, progress, **options)
+        drawings = run(
+            source,
+            chosen,
+            runs,
+            numbers,
+            out,
+            device,
+            progress,
+            names_in(exclusions),
+            say,
+            **options,
+        )
     if line := other_code(drawings):
         say(line)
     if line := without_meaning(key for one in drawings for key in one.about["untrained"]):
@@ -106,20 +127,21 @@ def report(
 
 def _trained(runs: Path, systems: str | None) -> list[str]:
     """The wanted systems that are trained; a line names those that are not, a UsageError where none is."""
+    from evaluation.families import family_of
     from evaluation.sweep import trained_systems
-    from featurestore.conditioning import SYSTEMS
     from featurestore.conditioning import system as system_named
     from featurestore.errors import UsageError
 
     wanted = [system_named(name.strip()).name for name in systems.split(",") if name.strip()] if systems else []
     trained = trained_systems(runs)
-    chosen = [name for name in SYSTEMS if name in trained and name in (wanted or trained)]
+    chosen = [name for name in trained if name in (wanted or trained)]
     if not chosen:
         raise UsageError(
-            f"no system{' of ' + ', '.join(wanted) if wanted else ''} is trained in {runs}: both U-Nets must be. "
+            f"no system{' of ' + ', '.join(wanted) if wanted else ''} is trained in {runs}: all its stages must be. "
             f"Train one with: voxportrait train --runs {runs} --system {wanted[0] if wanted else 'full-input'}"
         )
-    if lacking := [name for name in wanted or SYSTEMS if name not in trained]:
+    besides = [name for one in chosen for name in family_of(one).systems]
+    if lacking := [name for name in dict.fromkeys(wanted or besides) if name not in trained]:
         say(f"not trained in {runs}, passed over: {', '.join(lacking)}")
     return chosen
 
@@ -204,13 +226,20 @@ def _options(about: Mapping[str, Any]) -> str:
     """The options of `sweep` that made a picture, as far as they are none of its own."""
     from training.stages import settings_of
 
-    presets: list[Any] = [settings_of(one["stage"], one["preset"]) for one in about["checkpoints"]]
+    draws = [one for one in about["checkpoints"] if one["stage"] != "codec"]
+    presets: list[Any] = [settings_of(one["stage"], one["preset"]) for one in draws]
     asked = {
         "sampler": about["sampler"] if about["sampler"] != [one.sampler for one in presets] else [],
         "steps": about["sampler_steps"] if about["sampler_steps"] != [one.sampler_steps for one in presets] else [],
         "seed": [about["base_seed"]] if about.get("base_seed") else [],
+        "exclusions": [exclusion] if (exclusion := _exclusion(about)) != "identity" else [],
     }
     return "".join(f" --{name} {values[0]}" for name, values in asked.items() if values)
+
+
+def _exclusion(about: Mapping[str, Any]) -> str:
+    retrieval = about.get("retrieval", {"exclusion": "identity"})
+    return retrieval["exclusion"] if retrieval else "none"
 
 
 def _told(result: Mapping[str, Any]) -> dict[str, Any]:
