@@ -1,5 +1,5 @@
-"""This room's commands: `voxportrait sample`, `evaluate`, `report` and `study`."""
+"""This room's commands: `voxportrait sample`, `evaluate`, `part-study`, `report` and `study`."""
 
-from evaluation.cli import judging, reporting, sampling, study
+from evaluation.cli import judging, part_study, reporting, sampling, study
 
-COMMANDS = (*sampling.COMMANDS, *judging.COMMANDS, *reporting.COMMANDS, *study.COMMANDS)
+COMMANDS = (*sampling.COMMANDS, *judging.COMMANDS, *part_study.COMMANDS, *reporting.COMMANDS, *study.COMMANDS)
