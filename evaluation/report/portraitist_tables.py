@@ -38,20 +38,20 @@ METHODS = {
 
 def part_study(study: Mapping[str, Any]) -> Table | None:
     """Table I, of the JSON of `voxportrait part-study`; None without one."""
-    studies = study.get("studies") or ([study] if "parts" in study else [])
+    studies = study.get("studies", [])
     if not studies:
         return None
-    printed = paper.portraitist()["table_1_paired_t"]
-    parts = list(studies[0]["parts"])
-    lines = [Line("paper", part, [Cell(f"{printed[part]:.2f}"), None, None, None, None]) for part in parts]
-    groups = [Group(lines, "published", f"n {printed['n']:,}, critical t {printed['critical']}")]
-    for one in studies:
-        groups.append(Group(_parts(one), f"here, by {one.get('measure', 'feature distance')}", f"n {one['n']:,}"))
-        for grouping, found in one.get("within", {}).items():
-            if "either" in found:
-                either = found["either"]
-                words = f"here, by {one['measure']}, within one {grouping}"
-                groups.append(Group(_parts(either), words, f"n {either['n']:,}"))
+    printed = study["published"]
+    groups = []
+    for part, row in printed["parts"].items():
+        lines = [Line("paper", "paper", _tested(row), f"n {printed['n']:,}")]
+        for one in studies:
+            lines.append(Line("here", f"by {one['measure']}", _tested(one["parts"][part]), f"n {one['n']:,}"))
+            for grouping, found in one.get("within", {}).items():
+                if either := found.get("either"):
+                    words = f"n {either['n']:,}, within one {grouping}"
+                    lines.append(Line("here", f"by {one['measure']}", _tested(either["parts"][part]), words))
+        groups.append(Group(lines, part))
     return Table(
         "part-study",
         "Which parts of the face speech tells",
@@ -59,34 +59,24 @@ def part_study(study: Mapping[str, Any]) -> Table | None:
         groups,
         "Table I",
         (
-            "Other people, another generator and other measures of a part than the paper's; its t grows with the root "
-            "of its 5,000 pairs: compare what is significant, and d, not t.",
+            "Other people, another generator and other measures of a part than the paper's. Its t grows with the root "
+            "of its pairs: compare the effect, and what is significant, not t.",
         ),
         "Paired t-test, two-sided, of how near a drawn part is to the true one with speech and without it: positive is "
-        "nearer with speech. Within one gender the speech is compared with another's of the same gender.",
-        corner="part",
+        f"nearer with speech; the paper's critical t is {printed['critical']}. Within one gender the speech is "
+        "compared with another's of the same gender.",
         numeric=True,
     )
 
 
-def _parts(found: Mapping[str, Any]) -> list[Line]:
-    return [
-        Line(
-            "here",
-            part,
-            [
-                Cell(f"{row['t']:.2f}".replace("-", "−")),
-                *(Cell(_small(row[p])) for p in ("p", "p_bonferroni", "p_holm")),
-                _effect(row),
-            ],
-        )
-        for part, row in found["parts"].items()
-    ]
+def _tested(row: Mapping[str, Any]) -> list[Cell | None]:
+    interval = f"{row['d_low']:.2f} to {row['d_high']:.2f}".replace("-", "−")
+    probabilities = [Cell(_small(row[p])) if p in row else None for p in ("p", "p_bonferroni", "p_holm")]
+    return [Cell(_signed(row["t"])), *probabilities, Cell(_signed(row["d"]), interval)]
 
 
-def _effect(row: Mapping[str, Any]) -> Cell:
-    interval = f"{row['d_low']:.2f} to {row['d_high']:.2f}" if "d_low" in row else ""
-    return Cell(f"{row['d']:.2f}".replace("-", "−"), interval.replace("-", "−"))
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _small(p: float) -> str:
@@ -106,8 +96,13 @@ def beside_others(evaluation: Mapping[str, Any], comparison: Comparison, table: 
     ]
     ours = [one for (name, _), row in best_scales(evaluation).items() if name == "fine-portraitist"
             for one in _here(row, comparison)]  # fmt: skip
-    groups = [Group([*lines, *ours]), *_references(evaluation, comparison)]
-    return _table(f"methods-{corpus.lower()}", f"Beside other methods, {corpus}", groups, number, comparison)
+    words = (
+        "Other authors' methods are as the paper prints them, judged by it on its own people; ours are the same as in "
+        "the table before, of none of these.",
+    )
+    return _table(
+        f"methods-{corpus.lower()}", f"Beside other methods, {corpus}", [Group([*lines, *ours])], number, words
+    )
 
 
 def ablation(evaluation: Mapping[str, Any], comparison: Comparison) -> Table:
@@ -120,23 +115,23 @@ def ablation(evaluation: Mapping[str, Any], comparison: Comparison) -> Table:
         lines += [line for (system, _), row in best.items() if system == name for line in _here(row, comparison)]
         groups.append(Group(lines, name, f"“{method}” in the paper"))
     groups += _references(evaluation, comparison)
-    return _table("ablation", "What the stages and the prior bring", groups, "Table IV", comparison)
-
-
-def _table(key: str, title: str, groups: Sequence[Group], number: str, comparison: Comparison) -> Table:
-    return Table(
-        key,
-        title,
-        [*(head for head, _ in DISTANCES.values()), *SHARES.values(), *(f"R@{k}" for k in paper.PORTRAITIST_RECALLS)],
-        groups,
-        number,
-        comparison.of("people", "features", "cosine", "judge", "gallery"),
+    words = comparison.of("people", "features", "cosine", "judge", "gallery")
+    caption = (
         "Distances of a recogniser's features to the true face: the less, the better. Shares in percent. Intervals are "
-        f"95 %. R@k among {spoken(comparison.gallery)}; the other galleries are below."
-        if comparison.gallery
-        else "",
-        numeric=True,
+        f"95 %. R@k is of the gallery “{spoken(comparison.gallery)}”; the others are below."
     )
+    return _table("ablation", "What the stages and the prior bring", groups, "Table IV", words, caption)
+
+
+def _table(
+    key: str, title: str, groups: Sequence[Group], number: str, compare: Sequence[str], caption: str = ""
+) -> Table:
+    heads = [
+        *(head for head, _ in DISTANCES.values()),
+        *SHARES.values(),
+        *(f"R@{k}" for k in paper.PORTRAITIST_RECALLS),
+    ]
+    return Table(key, title, heads, groups, number, compare, caption, numeric=True)
 
 
 def _published(row: Mapping[str, Any]) -> list[Cell | None]:
@@ -157,15 +152,9 @@ def _here(row: Mapping[str, Any], comparison: Comparison, name: str = "here", ki
     said = row.get("attributes", {})
     distances = [mean(features.get(key), form) for key, (_, form) in DISTANCES.items()]
     shares = [_plain(share(found.get(k))) for k in paper.PORTRAITIST_RECALLS]
-    about = ", ".join(
-        filter(
-            None,
-            [
-                f"scale {row['cond_scale']:g}" if "cond_scale" in row else "",
-                f"{row['exclusion']} excluded" if row.get("exclusion") else "",
-            ],
-        )
-    )
+    scale = f"scale {row['cond_scale']:g}" if row.get("cond_scale", 1) != 1 else ""
+    excluded = f"{row['exclusion']} excluded" if row.get("exclusion") else ""
+    about = ", ".join(filter(None, (scale, excluded)))
     lines = [
         Line(
             kind,
@@ -194,29 +183,18 @@ def _references(evaluation: Mapping[str, Any], comparison: Comparison) -> list[G
 
 
 def retrieval(evaluation: Mapping[str, Any], comparison: Comparison) -> Table:
-    """Recall of every row in every gallery."""
+    """Recall in every gallery, of every row."""
     ks = [str(k) for k in evaluation["ranks"]]
-
-    def lines(row: Mapping[str, Any], name: str, kind: str) -> list[Line]:
-        return [
-            Line(kind, name, [share(found.get(k)) for k in ks], _searched(evaluation, gallery))
-            for gallery in evaluation["galleries"]
+    rows = [(_called(row), "here", row) for row in best_scales(evaluation).values()]
+    rows += [(_called({**row, "name": reference_name(row)}), "reference", row) for row in evaluation["references"]]
+    groups = []
+    for gallery in evaluation["galleries"]:
+        lines = [
+            Line(kind, name, [share(found.get(k)) for k in ks])
+            for name, kind, row in rows
             if (found := recalls(row, gallery, comparison.recogniser))
         ]
-
-    groups = []
-    for (name, exclusion), row in best_scales(evaluation).items():
-        about = f"{exclusion} excluded" if exclusion else ""
-        groups.append(Group(lines(row, f"scale {row['cond_scale']:g}", "here"), name, about))
-    rows = evaluation["references"]
-    found = [
-        line
-        for row in rows
-        for line in lines(row, reference_name(row) + (f", {row['exclusion']} excluded" if row.get("exclusion") else ""),
-                          "reference")
-    ]  # fmt: skip
-    if found:
-        groups.append(Group(found, "For comparison", "drawn by no model"))
+        groups.append(Group(lines, spoken(gallery), _searched(evaluation["galleries"][gallery])))
     return Table(
         "portraitist-retrieval",
         "Found again, in every gallery",
@@ -225,14 +203,17 @@ def retrieval(evaluation: Mapping[str, Any], comparison: Comparison) -> Table:
         "",
         comparison.of("galleries", "few"),
         "The upright mark is what guessing finds: the probability that k images drawn at random hold one of the "
-        "speaker's. A k that finds somebody for certain is left out.",
+        "speaker's. A k that finds somebody for certain is left out. Grey: drawn by no model.",
     )
 
 
-def _searched(evaluation: Mapping[str, Any], gallery: str) -> str:
-    about = evaluation["galleries"][gallery]
-    images, speakers = about.get("images", about["speakers"]), about["speakers"]
-    return f"{spoken(gallery)}, {images:,} " + (f"images of {speakers:,}" if images != speakers else "entries")
+def _called(row: Mapping[str, Any]) -> str:
+    return row["name"] + (f", {row['exclusion']} excluded" if row.get("exclusion") else "")
+
+
+def _searched(about: Mapping[str, Any]) -> str:
+    images, speakers = about["images"], about["speakers"]
+    return f"{images:,} images of {speakers:,} people" if images != speakers else f"{speakers:,} people"
 
 
 def copies(evaluation: Mapping[str, Any], comparison: Comparison) -> Table | None:
