@@ -275,7 +275,7 @@ def test_a_picture_without_a_face_counts_for_no_part(looks, photographs):
 
 
 @pytest.fixture
-def drawn(photographs, people, tmp_path) -> tuple[MemoryRecords, list[Drawing]]:
+def eight(photographs, people, tmp_path) -> tuple[MemoryRecords, list[Drawing]]:
     """Eight people, and portraits of 64 px of them by `full-input` at scales 3 and 0."""
     count = 8
     names = [f"made/id{index:05d}/video/00001" for index in range(count)]
@@ -291,12 +291,12 @@ def drawn(photographs, people, tmp_path) -> tuple[MemoryRecords, list[Drawing]]:
             path = tmp_path / f"{scale:g}-{name.split('/')[1]}.png"
             Image.fromarray(picture).save(path)
             about = {"clip_id": name, "system": "full-input", "cond_scale": scale, "untrained": ["ecapa"]}
-            drawings.append(Drawing(path, path, about))
+            drawings.append(Drawing(path, {}, about))
     return records, drawings
 
 
-def test_portraits_on_disk_are_studied_in_everybody_and_within_gender(drawn, looks, tmp_path):
-    records, drawings = drawn
+def test_portraits_on_disk_are_studied_in_everybody_and_within_gender(eight, looks, tmp_path):
+    records, drawings = eight
     seen: list[tuple[int, int]] = []
     result = study_portraits(
         records, drawings, "full-input", 3.0, looks, progress=lambda *counted: seen.append(counted)
@@ -315,16 +315,16 @@ def test_portraits_on_disk_are_studied_in_everybody_and_within_gender(drawn, loo
     assert Image.open(draw_forest(result, tmp_path / "study.png")).width > 500
 
 
-def test_shuffled_speech_needs_no_portraits_without_speech(drawn):
-    records, drawings = drawn
+def test_shuffled_speech_needs_no_portraits_without_speech(eight):
+    records, drawings = eight
     result = study_portraits(records, drawings[:8], None, None, PartLooks(["lab"]), against="shuffled")
     assert result["without"] == "the speech of somebody else"
     study = result["studies"][0]
     assert study["parts"] == study["another"]["parts"]
 
 
-def test_what_is_missing_is_said(drawn, looks):
-    records, drawings = drawn
+def test_what_is_missing_is_said(eight, looks):
+    records, drawings = eight
     with pytest.raises(UsageError, match=r"drawn at 3 and not at 0.*--scales 0,3"):
         study_portraits(records, drawings[:8], "full-input", 3.0, looks)
     with pytest.raises(UsageError, match=r"There are: full-input at 0, full-input at 3"):
@@ -345,6 +345,16 @@ def test_the_command_says_what_is_wrong(options, said, tmp_path):
     assert isinstance(done.exception, UsageError)
     assert said in str(done.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_reads_a_store_and_says_that_stripes_are_no_faces(store, drawn, tmp_path):
+    options = ["--store", store.place.shown, "--portraits", str(drawn), "--out", str(tmp_path / "out")]
+    asked = [*options, "--system", "full-input", "--scale", "3"]
+    done = CliRunner().invoke(app, ["part-study", *asked])
+    assert "drawn at 3 and not at 0" in str(done.exception)
+    done = CliRunner().invoke(app, ["part-study", *asked, "--against", "shuffled"])
+    assert isinstance(done.exception, VoxportraitError)
+    assert "0 of 5 pairs of portraits show faces" in str(done.exception)
 
 
 @pytest.mark.slow
