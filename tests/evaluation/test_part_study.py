@@ -249,6 +249,13 @@ def test_a_true_face_is_no_way_off(looks, photographs):
             assert found[part] == pytest.approx([0, 0], abs=0.8)
 
 
+def test_lpips_tells_a_true_part_from_a_drawn_one(photographs):
+    true, told = photographs["true"][0], photographs["told"][0]
+    found = PartLooks(["lpips"], device="cpu").distances([(true, true), (true, told)])["lpips"]
+    for part in PARTS:
+        assert found[part][0] < 0.3 * found[part][1]
+
+
 def test_a_part_is_not_judged_by_its_neighbours(looks, photographs):
     """True eyes above somebody else's lower face: the upper face is much nearer than somebody else's, also where the
     landmarks of the whole face say that it moved."""
