@@ -31,10 +31,11 @@ class AudioClip(nn.Module):
     def __init__(self, width: int, samples: int):
         super().__init__()
         self.path = audioclip_file()
+        self.sha256 = hashlib.sha256(self.path.read_bytes()).digest()
         features = self._features(torch.zeros(2, samples, dtype=torch.int16))
         self.length = features.shape[1]
         self.out = nn.Linear(features.shape[2], width)
-        self.register_buffer("digest", torch.tensor(list(_sha256(self.path)), dtype=torch.uint8))
+        self.register_buffer("digest", torch.tensor(list(self.sha256), dtype=torch.uint8))
 
     def forward(self, speech: Tensor) -> Tensor:
         return self.out(self._features(speech))
@@ -42,7 +43,7 @@ class AudioClip(nn.Module):
     @torch.no_grad()
     def _features(self, speech: Tensor) -> Tensor:
         with torch.autocast(speech.device.type, enabled=False):
-            features = _program(self.path, str(speech.device))(speech.float() / FULL_SCALE)
+            features = _program(self.path, self.sha256, str(speech.device))(speech.float() / FULL_SCALE)
         return features[:, None] if features.ndim == 2 else features
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:
@@ -65,10 +66,7 @@ def audioclip_file() -> Path:
     return path
 
 
-def _sha256(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
-
-
 @cache
-def _program(path: Path, device: str) -> Any:
+def _program(path: Path, sha256: bytes, device: str) -> Any:
+    """sha256: of the file, so that another one is read anew."""
     return read_program(path, device)

@@ -67,11 +67,12 @@ class CodecStage(Stage):
     def __init__(self, preset: CodecPreset, layout: Layout, device: torch.device):
         """Raises UsageError where the layout lacks what the preset fuses, VoxportraitError for missing weights."""
         super().__init__(preset, device)
+        self.network = Codec(preset).to(device)
         if lacking := [key for key in ("speech", *preset.fused) if key not in layout.beside]:
             raise UsageError(
-                f"the codec takes {lacking[0]} as it is stored: the layout {layout.label} has no such beside"
+                f"the codec takes {lacking[0]} as it is stored, and beside the matrix the layout {layout.label} has "
+                f"{', '.join(layout.beside) or 'nothing'}: give a --layout whose `beside` names it"
             )
-        self.network = Codec(preset).to(device)
         self.perceptual = Perceptual.load(device=device) if preset.perceptual else None
         self.shows = CodecStage.shows if preset.contrast else 0
         use_tensor_cores(device)

@@ -3,6 +3,7 @@
 Nothing in it looks at other samples: GroupNorm, no BatchNorm.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from math import gcd
@@ -61,7 +62,7 @@ class AttentivePooling(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.score = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
+        self.score = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
 
     def forward(self, tokens: Tensor) -> Tensor:
         weights = self.score(tokens).softmax(1)
@@ -100,10 +101,13 @@ ENCODERS: dict[str, Callable[[CodecPreset], Any]] = {
 class SpeechEncoder(nn.Module):
     """What is stored of a clip beside the matrix -> its tokens and its query.
 
-    tokens (B, length, width) float32; query (B, QUERY) float32 of length 1. Each of `fused` gives one token more, and
-    is part of the query; a clip that lacks it gives zeros there.
+    tokens (B, length, width) float32: what is heard, of mean 0 and variance 1, and a wave that tells its place; query
+    (B, QUERY) float32 of length 1. Each of `fused` gives one token more, and is part of the query; a clip that lacks it
+    gives zeros there.
     Raises UsageError for a fused constituent that is no vector.
     """
+
+    positions: Tensor
 
     def __init__(self, preset: CodecPreset):
         super().__init__()
@@ -112,16 +116,23 @@ class SpeechEncoder(nn.Module):
         self.heard = ENCODERS[choose("speech encoder", preset.speech_encoder, ENCODERS)](preset)
         self.length = self.heard.length + len(self.fused)
         self.beside = nn.ModuleDict({key: nn.Linear(_numbers(key), width) for key in self.fused})
-        self.positions = nn.Parameter(0.02 * torch.randn(self.length, width))
+        self.register_buffer("positions", positions(self.length, width), persistent=False)
         self.pooling = AttentivePooling(width)
         self.query = nn.Linear((2 + len(self.fused)) * width, QUERY)
 
     def forward(self, beside: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        heard = self.heard(beside["speech"])
+        heard = F.layer_norm(self.heard(beside["speech"]).float(), (self.positions.shape[1],))
         others = [layer(direction(beside[key])) for key, layer in self.beside.items()]
         query = self.query(torch.cat([self.pooling(heard), *others], 1))
         tokens = torch.cat([heard, *(one[:, None] for one in others)], 1) + self.positions
         return tokens.float(), F.normalize(query.float(), dim=1)
+
+
+def positions(length: int, width: int) -> Tensor:
+    """(length, width): sines and cosines of each place, of wavelengths from 2 pi to 20,000 pi (arXiv 1706.03762)."""
+    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
+    angles = torch.arange(length)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)[:, :width]
 
 
 def direction(vectors: Tensor) -> Tensor:
