@@ -19,7 +19,7 @@ import numpy as np
 
 from evaluation.copying import MOST, training_rows
 from evaluation.faces import Faces, speaker_of
-from evaluation.families import SLF, Family, Key, drawn_by, families_of, rows_of
+from evaluation.families import SLF, Family, Key, drawn_by, families_of, leaning_words, rows_of
 from evaluation.fid import Fid
 from evaluation.gallery import ANOTHER_VIDEO, OTHER_IMAGES, SAME_FRAME, Gallery, galleries
 from evaluation.judges import AttributeJudge, Recogniser, recogniser, recogniser_of_features
@@ -133,7 +133,7 @@ def _drawn(family: Family, faces: Faces, drawings: Sequence["Drawing"]) -> Itera
     from evaluation.portraits import digest
 
     for key, group in rows_of(drawings).items():
-        passed = f", {key.exclusion} excluded" if key.exclusion else ""
+        passed = leaning_words(key.system, key.exclusion)
         more = {
             "cond_scale": key.cond_scale,
             "exclusion": key.exclusion,
@@ -146,7 +146,7 @@ def _drawn(family: Family, faces: Faces, drawings: Sequence["Drawing"]) -> Itera
             key,
             Pictures(
                 key.system,
-                f"conditional scale {key.cond_scale:g}{passed}",
+                ", ".join(filter(None, (f"conditional scale {key.cond_scale:g}", passed))),
                 [drawing.clip_id for drawing in group],
                 partial(_read_drawn, group, faces.side),
                 retrieval=[one.about.get("retrieval") or {} for one in group] if family.has_prior else (),

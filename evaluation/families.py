@@ -75,6 +75,13 @@ def families_of(drawings: Iterable["Drawing"]) -> list[Family]:
     return [family for family in FAMILIES if names & set(family.systems)] or [SLF]
 
 
+def leaning_words(system: str, exclusion: str | None) -> str:
+    """For a person: whose faces a row of portraits could not lean on; "" of a system that leans on none."""
+    if exclusion:
+        return f"{exclusion} excluded"
+    return "null prior" if system == "fine-portraitist" else ""
+
+
 def exclusion_of(drawing: "Drawing") -> str | None:
     """What of the speaker's own was passed over when a drawing's prior was retrieved; None where none was."""
     return (drawing.about.get("retrieval") or {}).get("exclusion")

@@ -213,8 +213,10 @@ def _show_significance(significance: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _name(row: Mapping[str, Any]) -> list[str]:
-    passed = f", {row['exclusion']} excluded" if row.get("exclusion") else ""
-    return [row["name"] + passed, f"{row['cond_scale']:g}" if "cond_scale" in row else ""]
+    from evaluation.families import leaning_words
+
+    name = ", ".join(filter(None, (row["name"], leaning_words(row["name"], row.get("exclusion")))))
+    return [name, f"{row['cond_scale']:g}" if "cond_scale" in row else ""]
 
 
 def _percent(share: Mapping[str, Any] | None) -> str:

@@ -99,6 +99,9 @@ def report(
             show_default=False,
         ),
     ] = None,
+    part_study: Annotated[
+        Path | None, typer.Option(help="part_study.json of `voxportrait part-study`.", show_default=False)
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the page.")] = Path("report"),
     split: Split = "test",
     as_json: Json = False,
@@ -118,7 +121,8 @@ def report(
         "commands": _commands(folders, drawings, store, export, runs, portraits, out),
         "seen": split == "train",
     }
-    page = build_report(source.judged, folders, result, drawings, {}, out / "index.html", about)
+    study = _read(part_study, "part-study", "studies") if part_study else None
+    page = build_report(source.judged, folders, result, drawings, {}, out / "index.html", about, study)
     if as_json:
         print_json({"page": str(page), "portraits": len(drawings), "runs": len(folders)})
     else:
@@ -171,23 +175,35 @@ def _evaluation(
     source: "Source", drawings: Sequence["Drawing"], given: Path | None, portraits: Path
 ) -> Mapping[str, Any]:
     """What was judged: read where it is of these very portraits, else judged now; {} without portraits."""
-    from evaluation.portraits import by_system_and_scale, digest
-    from featurestore.errors import UsageError
+    from evaluation.families import rows_of
+    from evaluation.portraits import digest
 
     path = given or portraits / EVALUATION
-    if path.exists():
-        try:
-            found = json.loads(path.read_text())
-            judged = {(row["name"], row["cond_scale"], row.get("portraits")) for row in found["systems"]}
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{path} is not the JSON of voxportrait evaluate: leave it out, or judge again") from None
-        drawn = {(*key, digest(group)) for key, group in by_system_and_scale(drawings).items()}
+    if given or path.exists():
+        found = _read(path, "evaluate", "systems")
+        judged = {
+            (row["name"], row["cond_scale"], row.get("exclusion"), row.get("portraits")) for row in found["systems"]
+        }
+        drawn = {(*key, digest(group)) for key, group in rows_of(drawings).items()}
         if given or judged == drawn:
             return found
         say(f"{path} is of other portraits than are there now: they are judged again")
-    elif given:
-        raise UsageError(f"there is no {given}: make it with voxportrait evaluate --out {given}")
     return _judge(source, drawings) if drawings else {}
+
+
+def _read(path: Path, command: str, rows: str) -> Mapping[str, Any]:
+    """The JSON that a command wrote, whose `rows` are a list of objects; a UsageError where it is none."""
+    from featurestore.errors import UsageError
+
+    if not path.exists():
+        raise UsageError(f"there is no {path}: make it with voxportrait {command} --out")
+    try:
+        found = json.loads(path.read_text())
+        if all(isinstance(row, dict) for row in found[rows]):
+            return found
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UsageError(f"{path} is not the JSON of voxportrait {command}: leave it out, or make it again")
 
 
 def _commands(

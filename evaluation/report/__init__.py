@@ -60,7 +60,8 @@ def build_report(
     Raises UsageError where a run is none, VoxportraitError where a drawing's picture or clip is gone.
     """
     trained = runs.read_runs(folders)
-    layout = replace(trained[0]["layout"], off=()) if trained else LAYOUTS["slf"]
+    layouts = [run["layout"] for run in trained if run["layout"].blocks]
+    layout = replace(layouts[0], off=()) if layouts else LAYOUTS["slf"]
     stored = _of_store(source, layout) if isinstance(source, Store) else _NO_STORE
     synthetic = stored["people"]["synthetic"] if stored["people"] else bool(about.get("synthetic"))
     narrower = runs.sizes(trained)

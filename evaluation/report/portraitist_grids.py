@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.faces import read_pictures
-from evaluation.families import EXCLUSIONS, Key, prior_of, rows_of
+from evaluation.families import EXCLUSIONS, Key, leaning_words, prior_of, rows_of
 from evaluation.portraits import Drawing, read_picture
 from evaluation.report import pictures
 from evaluation.report.grids import known_words
@@ -35,8 +35,8 @@ class Column:
 
     @property
     def told(self) -> str:
-        excluded = f"{self.key.exclusion} excluded" if self.key.exclusion else ""
-        return ", ".join(filter(None, (f"scale {self.key.cond_scale:g}", excluded)))
+        words = leaning_words(self.key.system, self.key.exclusion)
+        return ", ".join(filter(None, (f"scale {self.key.cond_scale:g}", words)))
 
 
 def portraitist_grids(
@@ -53,7 +53,7 @@ def portraitist_grids(
     shown = _best(rows_of(drawings), evaluation)
     strictest = {key.system: key for key in sorted(shown, key=lambda key: EXCLUSIONS.index(key.exclusion))}
     sheets = [("Every system", [key for key in shown if key in strictest.values()])]
-    leaning = [key for key in shown if key.exclusion]
+    leaning = [key for key in shown if leaning_words(key.system, key.exclusion)]
     if len(leaning) > 1:
         sheets.append(("By what may be retrieved", leaning))
     return [_sheet(source, title, {key: shown[key] for key in keys}) for title, keys in sheets]

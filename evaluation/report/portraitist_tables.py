@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation.families import leaning_words
 from evaluation.report import paper
 from evaluation.report.cells import (
     Cell,
@@ -153,8 +154,7 @@ def _here(row: Mapping[str, Any], comparison: Comparison, name: str = "here", ki
     distances = [mean(features.get(key), form) for key, (_, form) in DISTANCES.items()]
     shares = [_plain(share(found.get(k))) for k in paper.PORTRAITIST_RECALLS]
     scale = f"scale {row['cond_scale']:g}" if row.get("cond_scale", 1) != 1 else ""
-    excluded = f"{row['exclusion']} excluded" if row.get("exclusion") else ""
-    about = ", ".join(filter(None, (scale, excluded)))
+    about = ", ".join(filter(None, (scale, leaning_words(row["name"], row.get("exclusion")))))
     lines = [
         Line(
             kind,
@@ -208,7 +208,7 @@ def retrieval(evaluation: Mapping[str, Any], comparison: Comparison) -> Table:
 
 
 def _called(row: Mapping[str, Any]) -> str:
-    return row["name"] + (f", {row['exclusion']} excluded" if row.get("exclusion") else "")
+    return ", ".join(filter(None, (row["name"], leaning_words(row["name"], row.get("exclusion")))))
 
 
 def _searched(about: Mapping[str, Any]) -> str:

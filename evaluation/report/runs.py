@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from evaluation.families import ORDER
 from evaluation.report.curves import loss_curve
 from featurestore.conditioning import GROUPS, SYSTEMS, Layout
 from featurestore.errors import UsageError
@@ -13,32 +14,39 @@ from featurestore.errors import UsageError
 PAPER: dict[str, Any] = {"batch": 128, "clips": 402_440, "widths": (192, 128)}
 """How the SLF paper's cascade was trained."""
 
+TASKS = {
+    "codec": "faces to latents and back, beside speech",
+    "face": "the face from speech",
+    "bottom": "the bottom face from speech",
+    "upper": "the whole face from its bottom",
+}
+"""What Fine-portraitist's stages do."""
+
 
 def read_runs(runs: Iterable[Path]) -> list[dict[str, Any]]:
     """Each run: its settings, how far it is, its losses and their curve. A UsageError for a folder that is no run."""
     from training.checkpoint import latest_checkpoint
     from training.metrics import read_metrics
-    from training.presets import cascade_of
-    from training.stages import UNETS
+    from training.stages import STAGES, UNETS
 
     rows = []
     for run in map(Path, runs):
         if not (run / "config.json").exists():
             raise UsageError(f"{run} is not a run: it has no config.json")
         about, metrics = json.loads((run / "config.json").read_text()), read_metrics(run)
-        sizes = cascade_of(SYSTEMS[about["system"]]).sizes
-        unet = UNETS[about["stage"]]
-        low, high = sizes[unet - 1 : unet + 1]
+        stage = f"U-Net {UNETS[about['stage']]}" if about["stage"] in UNETS else about["stage"]
         step = max((row["step"] for row in metrics), default=0)
         rows.append(
             {
                 **{name: about[name] for name in ("system", "preset", "steps", "batch_size", "seed", "code")},
-                "unet": unet,
+                "stage": stage,
+                "unet": UNETS.get(about["stage"]),
+                "place": (ORDER.index(about["system"]), STAGES.index(about["stage"])),
                 "torch": about.get("torch", ""),
                 "layout": Layout.from_json(about["layout"]),
                 "name": run.name,
-                "task": f"{low} to {high} px" if low else f"{high} px from noise",
-                "width": about["settings"]["architecture"].get("dim"),
+                "task": _task(about["system"], about["stage"]),
+                "width": about["settings"].get("architecture", {}).get("dim"),
                 "step": step,
                 "pictures": step * about["batch_size"],
                 "parameters": _parameters(latest_checkpoint(run)),
@@ -50,19 +58,28 @@ def read_runs(runs: Iterable[Path]) -> list[dict[str, Any]]:
                 "validation_loss": _last(metrics, "validation_loss"),
                 "samples_per_second": _last(metrics, "samples_per_second"),
                 "waited": _last(metrics, "waited"),
-                "curve": loss_curve(metrics, f"loss of {about['system']}, U-Net {unet}, over steps"),
+                "curve": loss_curve(metrics, f"loss of {about['system']}, {stage}, over steps"),
             }
         )
-    order = list(SYSTEMS)
-    return sorted(rows, key=lambda row: (order.index(row["system"]), row["unet"]))
+    return sorted(rows, key=lambda row: row["place"])
+
+
+def _task(system: str, stage: str) -> str:
+    from training.presets import cascade_of
+    from training.stages import UNETS
+
+    if stage not in UNETS:
+        return TASKS[stage]
+    low, high = cascade_of(SYSTEMS[system]).sizes[UNETS[stage] - 1 : UNETS[stage] + 1]
+    return f"{low} to {high} px" if low else f"{high} px from noise"
 
 
 def sizes(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By preset, the paper's own aside: how many U-Nets, and the ranges of pictures seen, of clips, and of how many
-    times narrower than the paper's they are."""
+    """Of SLF's runs by preset, the paper's own aside: how many U-Nets, and the ranges of pictures seen, of clips, and
+    of how many times narrower than the paper's they are."""
     presets: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
-        if run["preset"] != "paper":
+        if run["unet"] and run["preset"] != "paper":
             presets.setdefault(run["preset"], []).append(run)
     return [
         {
