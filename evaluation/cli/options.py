@@ -48,7 +48,7 @@ def source_of(store: str | None, export: Path | None, split: str, policy: "Polic
     if export is not None and store is None:
         from featurestore.exports import ExportRecords
 
-        say(ExportRecords(export, missing="zero", split=split).told)
+        say(ExportRecords(export, pictures=(), missing="zero", split=split).told)
     return Source(featurestore.open(store) if store else None, export, split, policy)
 
 
