@@ -89,21 +89,29 @@ class Noise:
 
 
 class Condition(nn.Module):
-    """Rows (B, R, W) -> what is attended to, (B, R, D): a linear map and the row's own place.
+    """Rows (B, R, W) -> what is attended to, (B, R, D), and, `pooled`, all of it in one, (B, D).
 
-    Rows of zeros, and all rows where the condition is dropped, are learned null rows, as in imagen-pytorch: a matrix of
-    zeros is the null condition.
+    A row is a linear map of its numbers and its own place. Rows of zeros, and all rows where the condition is dropped,
+    are learned null rows, as in imagen-pytorch: a matrix of zeros is the null condition. In one: the mean of the rows
+    that are not null, by learned weights; where all are, a learned null.
     """
 
-    def __init__(self, rows: int, width: int, wide: int, gain: float):
+    def __init__(self, rows: int, width: int, wide: int, gain: float, pooled: bool):
         super().__init__()
         self.gain, self.project = gain, nn.Linear(width, wide)
-        self.place = nn.Parameter(torch.randn(rows, wide) * 0.02)
+        self.place = nn.Parameter(torch.randn(rows, wide))
         self.null = nn.Parameter(torch.randn(rows, wide))
+        self.weigh = nn.Linear(wide, 1) if pooled else None
+        if pooled:
+            self.null_pooled = nn.Parameter(torch.randn(wide))
 
-    def forward(self, rows: Tensor, drop: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor | None]:
         known = (rows != 0).any(-1, keepdim=True) & ~drop[:, None, None]
-        return torch.where(known, self.project(rows * self.gain) + self.place, self.null)
+        told = torch.where(known, self.project(rows * self.gain) + self.place, self.null)
+        if self.weigh is None:
+            return told, None
+        weights = self.weigh(told).float().masked_fill(~known, -1e4).softmax(1)
+        return told, torch.where(known.any(1), (weights * told).sum(1), self.null_pooled)
 
 
 class Denoiser(nn.Module):
@@ -121,13 +129,14 @@ class Denoiser(nn.Module):
         beside: Sequence[str],
         condition_width: int,
         condition_gain: float,
+        pooled: bool,
     ):
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         super().__init__()
         channels, *sides = latent_shape
         self.beside = tuple(beside)
-        self.condition = Condition(*condition_shape, condition_width, condition_gain)
+        self.condition = Condition(*condition_shape, condition_width, condition_gain, pooled)
         if "prior" in self.beside:
             self.null_prior = nn.Parameter(torch.zeros(latent_shape))
         self.unet = UNet2DConditionModel(
@@ -135,6 +144,8 @@ class Denoiser(nn.Module):
             in_channels=channels * (1 + len(self.beside)),
             out_channels=channels,
             cross_attention_dim=condition_width,
+            class_embed_type="projection" if pooled else None,
+            projection_class_embeddings_input_dim=condition_width if pooled else None,
             **unet,
         )
 
@@ -148,7 +159,8 @@ class Denoiser(nn.Module):
             if name == "prior":
                 latent = torch.where(given["has_prior"][:, None, None, None], latent, self.null_prior)
             shown.append(latent)
-        return self.unet(torch.cat(shown, 1), times, self.condition(condition, drop), return_dict=False)[0]
+        rows, pooled = self.condition(condition, drop)
+        return self.unet(torch.cat(shown, 1), times, rows, class_labels=pooled, return_dict=False)[0]
 
 
 class LatentStage(Stage):
@@ -182,6 +194,7 @@ class LatentStage(Stage):
             self.beside,
             preset.condition_width,
             preset.matrix_gain if self.from_matrix else 1.0,
+            preset.pooled,
         )
         self.network: nn.Module = network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
         use_tensor_cores(device)

@@ -47,7 +47,7 @@ class LatentPreset(Settings):
     unet: arguments of diffusers.UNet2DConditionModel, less sizes and channels that the codec and the stage decide.
     condition_width: numbers of each row that is attended to. matrix_gain: factor on a matrix that is attended to
     instead of speech tokens: its numbers are small beside the rows' learned places, and few steps learn nothing of
-    them.
+    them. pooled: the condition, in one, is added to the step's embedding too, as in SDXL (arXiv 2307.01952).
     schedule, beta_start, beta_end: of the noise, by diffusers' name: its `scaled_linear` is latent diffusion's linear.
     prediction: `epsilon` or `v_prediction`. zero_terminal_snr: the last step is pure noise (arXiv 2305.08891).
     gamma: of min-SNR weights, 0 for none. time_power: training draws the time 1 - (1 - u)^time_power, u uniform: above
@@ -61,6 +61,7 @@ class LatentPreset(Settings):
     unet: Mapping[str, Any]
     condition_width: int = 256
     matrix_gain: float = 1.0
+    pooled: bool = False
     schedule: str = "scaled_linear"
     beta_start: float = 0.0015
     beta_end: float = 0.0195
@@ -127,7 +128,8 @@ _TINY  = _unet((32, 64, 96),         (_NO, _YES, _YES),       1, 16, groups=8)
 _SMALL = _unet((96, 192, 288, 384),  (_YES, _YES, _YES, _NO), 1, 32)
 _PAPER = _unet((224, 448, 672, 896), (_YES, _YES, _YES, _NO), 2, 32)
 _EAGER: dict[str, Any] = {
-    **_QUICK, "prediction": "v_prediction", "zero_terminal_snr": True, "matrix_gain": 30.0, "time_power": 2.0,
+    **_QUICK, "prediction": "v_prediction", "zero_terminal_snr": True, "matrix_gain": 30.0, "pooled": True,
+    "time_power": 2.0,
 }
 """For training in seconds or minutes: v is learned soonest, as at the noisiest steps it is the picture itself, and a
 drawing that begins with pure noise has been trained on it."""
