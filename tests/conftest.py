@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks are no quicker on more, and many processes run at once
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # on a busy machine Ray's 15 keeps workers from their deadlines
 SPEAKERS, CLIPS = 16, 48

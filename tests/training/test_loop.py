@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
 from dataclasses import replace
 from itertools import count
 
@@ -31,6 +31,7 @@ from training.metrics import read_metrics
 from training.presets import stage_preset
 from training.sampling import draw_stage, load_stage
 from training.step import learning_rate
+from voxportrait import main
 
 STEPS = 6
 PARTS = ("model", "average", "optimizer")
@@ -81,7 +82,8 @@ def test_training_killed_between_checkpoints_goes_on_from_the_last(straight, tmp
     (tmp_path / "killed/checkpoints/.step-00000005").mkdir()
     assert open_run(tmp_path / "killed").about["step"] == 4
     run(tmp_path / "killed")
-    assert all(torch.equal(v, tensors(tmp_path / "killed")["model"][k]) for k, v in tensors(folder)["model"].items())
+    want, got = (tensors(place)["model"] for place in (folder, tmp_path / "killed"))
+    assert all(torch.equal(values, got[name]) for name, values in want.items())
     assert [row["step"] for row in read_metrics(tmp_path / "killed") if "loss" in row] == list(range(1, STEPS + 1))
 
 
@@ -94,11 +96,14 @@ torch.set_num_threads(1)
 import torch.utils.tensorboard
 from tests.training.clips import clips_in_memory
 from training import loop, unets
+from training.presets import stage_preset
 unets.imagen_library()
 
 EVERY, STEPS = 2, 6
+ARCHITECTURE = {**stage_preset("micro", 1).architecture, "dim": 8, "dim_mults": (1,), "layer_attns": (False,),
+                "layer_cross_attns": (False,), "attend_at_middle": False}
 
-def child(run, dies):
+def child(run, dies=None):
     reading, writing = os.pipe()
     if not os.fork():
         calls, seen = Counter(), []
@@ -110,9 +115,10 @@ def child(run, dies):
                     os.kill(os.getpid(), signal.SIGKILL)
         def progress(done, total):
             os.write(writing, f"{done} ".encode())
-        sys.setprofile(profile)
-        loop.train(run, clips_in_memory(), preset="micro", steps=STEPS, device="cpu", checkpoint_every=EVERY,
-                   report_every=1, validate_every=4, progress=progress)
+        if dies:
+            sys.setprofile(profile)
+        loop.train(run, clips_in_memory(), preset="micro", choices={"architecture": ARCHITECTURE}, steps=STEPS,
+                   device="cpu", checkpoint_every=EVERY, report_every=1, validate_every=4, progress=progress)
         sys.setprofile(None)
         os.write(writing, f"calls {calls[None]}".encode())
         os._exit(0)
@@ -129,7 +135,7 @@ inside = [lambda calls, name=name, at=at: calls[name] == at
           for name, at in [("save_file", 2), ("_to_disk", 4), ("rename", 2), ("rmtree", 2)]]
 for number, dies in enumerate(anywhere + inside):
     killed, before = child(root / str(number), dies)
-    _, after = child(root / str(number), lambda calls: False)
+    _, after = child(root / str(number))
     print(json.dumps([killed, [int(s) for s in before.split() if s != "calls"], int(after.split()[0])]))
 """
 
@@ -152,26 +158,39 @@ def test_a_kill_anywhere_costs_at_most_the_steps_since_the_last_checkpoint(tmp_p
     assert number == 6
 
 
-def test_a_run_is_stopped_by_sigterm_saves_says_so_and_exits_with_1(tmp_path):
+def test_a_run_is_stopped_by_sigterm_saves_says_so_and_exits_with_1(tmp_path, monkeypatch, capsys):
     store = Store.open_or_create(str(tmp_path / "store"))
     store.register(clip(n) for n in range(20))
     fill(store, [want("ecapa"), want("face_128")])
-    command = ["train", "--store", "store", "--system", "no-image-guide", "--stage", "unet1", "--preset", "micro",
-               "--missing", "zero", "--batch-size", "4", "--device", "cpu", "--json"]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "voxportrait", *command, "--steps", "1000000"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    metrics = tmp_path / "runs/no-image-guide-unet1/metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate()
-    (outcome,) = json.loads(out.splitlines()[-1])
-    assert process.returncode == 1, err
+    command = ["train", "--store", store.uri, "--system", "no-image-guide", "--stage", "unet1", "--preset", "micro",
+               "--missing", "zero", "--batch-size", "4", "--device", "cpu", "--json", "--steps", "1000000"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["voxportrait", *command, "--runs", str(tmp_path / "runs")])
+    metrics, ended = tmp_path / "runs/no-image-guide-unet1/metrics.jsonl", threading.Event()
+
+    def terminate() -> None:
+        while not ended.wait(0.05):
+            if metrics.exists() and metrics.stat().st_size:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    def unheard(number: int, frame: object) -> None:
+        raise AssertionError("training does not listen to SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, unheard)
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    try:
+        with pytest.raises(SystemExit) as end:
+            main()
+    finally:
+        ended.set()
+        thread.join()
+        signal.signal(signal.SIGTERM, before)
+    said = capsys.readouterr()
+    (outcome,) = json.loads(said.out.splitlines()[-1])
+    assert end.value.code == 1, said.err
     assert outcome["step"] == open_run(metrics.parent).about["step"] > 0
-    assert err.splitlines()[-1] == (
+    assert said.err.splitlines()[-1] == (
         f"voxportrait: stopped as asked at step {outcome['step']} of 1000000; run the same command again to go on"
     )
 
@@ -358,6 +377,7 @@ def test_the_learning_rate_warms_up_and_comes_down():
     np.testing.assert_allclose(rates, [0.1, 0.5, 0.55, 0.1], atol=0.001)
 
 
+@pytest.mark.slow
 def test_the_condition_reaches_the_picture(tmp_path):
     """Faces of one colour for men and one for women: the matrix alone tells U-Net 1 which, here of clips it saw."""
     run(tmp_path / "run", system="no-image-guide", steps=200, validate_every=1000)
