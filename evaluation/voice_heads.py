@@ -163,8 +163,8 @@ def study_heads(
 
 
 def _middling() -> Person:
-    latents = dict.fromkeys(draw_person(0, 0).latents(), 0.0)
-    return Person(0, 0, **latents | dict.fromkeys((*SHARES, "african", "asian", "caucasian"), 0.5))
+    latents = dict.fromkeys(draw_person(0, 0).latents(), 0.0) | dict.fromkeys(SHARES, 0.5)
+    return Person(0, 0, **latents | dict.fromkeys(("african", "asian", "caucasian"), 1 / 3))
 
 
 def _box(shown: Portrait) -> Any:
