@@ -34,7 +34,7 @@ from training.step import Learner
 
 STEPS = 4
 SMALL = {
-    "side": 16, "speech_widths": (4, 8), "token_width": 8, "warmup": 0, "temperature": 0.1,
+    "side": 16, "speech_widths": (4, 8), "token_width": 8, "warmup": 0, "contrast": 1.0, "learning_rate": 1e-3,
     "autoencoder": {
         "block_out_channels": (4, 8), "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 2,
         "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
@@ -361,6 +361,36 @@ def test_two_workers_learn_what_one_does(in_one_piece, straight, tmp_path):
     assert_as(first, in_one_piece)
     alone, shared = ([row["loss"] for row in read_metrics(f) if "loss" in row] for f in (straight, tmp_path / "run"))
     np.testing.assert_allclose(shared, alone, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_synthetic_people_are_drawn_again_and_found_by_their_voice(tmp_path):
+    """Eight people; of each four clips are learnt from and two are held out."""
+    from pipelines.population.people import draw_person
+    from pipelines.population.portrait import Sitter, draw_portrait
+    from pipelines.population.scene import draw_scene
+    from pipelines.population.voices import say
+
+    everybody = [draw_person(3, index) for index in range(8)]
+    clips = [(person, video) for person in everybody for video in range(6)]
+    faces = [draw_portrait(Sitter.of(person), draw_scene(person, video), size=128).picture for person, video in clips]
+    lower = np.broadcast_to(np.arange(128)[:, None] > 60, (len(clips), 128, 128))
+    speech = np.stack([say(person, video).samples * 2**15 for person, video in clips]).astype(np.int16)
+    records = MemoryRecords(
+        [f"made/{person.index}/{video}/0" for person, video in clips],
+        {"speech": speech},
+        held_out=[place for place, (_, video) in enumerate(clips) if video > 3],
+        pictures={"face": np.stack(faces), "bottom": lower.copy()},
+    )
+    run = tmp_path / "run"
+    train(run, Loader(records, 8, 0), "fine-portraitist", "codec", "micro", steps=120, device="cpu", sample_every=120)
+    rows = read_metrics(run)
+    print([row for row in rows if "psnr" in row][-1])
+    losses = [row["loss"] for row in rows if "loss" in row]
+    told = [row for row in rows if "psnr" in row][-1]
+    assert losses[-1] < losses[0] / 3
+    assert told["psnr"] > 17
+    assert told["speech_to_face_r1"] >= 3 * told["speech_to_face_r1_chance"]
 
 
 # -- frozen -----------------------------------------------------------------------------------------------------------

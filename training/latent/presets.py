@@ -32,7 +32,7 @@ class CodecPreset(Settings):
     token_width: int = 256
     speech_encoder: str = "convolutional"
     fused: tuple[str, ...] = ()
-    contrast: float = 1.0
+    contrast: float = 0.1
     reconstruction: float = 1.0
     perceptual: float = 1.0
     kl: float = 1e-6
@@ -108,18 +108,20 @@ def _unet(
 
 _NO, _YES = False, True
 _QUICK: dict[str, Any] = {"warmup": 20, "final_rate": 0.05, "clip": 1.0}
+_WARM = {"temperature": 0.1}
+"""The contrast begins gently where there are few steps: at the paper's 0.01 they teach it nothing."""
 _SPEECH_FASTER = {"speech": 10.0}
 """The paper's learning rates: 1e-4 for the face encoder and decoder, 1e-3 for the speech encoder."""
 
 # fmt: off
 _CODECS = {
     "micro": CodecPreset(_kl((8, 16, 16), 1, groups=4), batch_size=8, steps=20, side=64, speech_widths=(8, 16, 32, 32),
-                         token_width=32, learning_rate=1e-3, ema_decay=0.9, perceptual=0.0, **_QUICK),
+                         token_width=32, learning_rate=5e-3, ema_decay=0.9, perceptual=0.0, **_QUICK, **_WARM),
     "tiny":  CodecPreset(_kl((16, 32, 32), 1, groups=8), batch_size=16, steps=600, side=64,
-                         speech_widths=(16, 32, 64, 64), token_width=64, learning_rate=1e-3, ema_decay=0.98,
-                         perceptual=0.0, **_QUICK),
+                         speech_widths=(16, 32, 64, 64), token_width=64, learning_rate=2e-3, ema_decay=0.98,
+                         perceptual=0.0, **_QUICK, **_WARM),
     "small": CodecPreset(_kl((64, 128, 128, 256), 1), batch_size=64, steps=4000, side=128, learning_rate=2e-4,
-                         rates=_SPEECH_FASTER, ema_decay=0.995, bfloat16=True, **_QUICK),
+                         rates=_SPEECH_FASTER, ema_decay=0.995, bfloat16=True, **_QUICK, **_WARM),
     "paper": CodecPreset(_kl((128, 256, 512, 512), 2), batch_size=64, steps=100000, side=256,
                          speech_widths=(64, 128, 256, 512), token_width=512, rates=_SPEECH_FASTER),
 }
