@@ -141,8 +141,10 @@ def made_here(seed: int, steps: int, device: torch.device) -> Model:
     names = [f"squares/id{person:05d}/video/{clip:05d}" for clip, person in enumerate(people)]
     records = MemoryRecords(names, compact, faces[people], held_out=held_out)
     with tempfile.TemporaryDirectory() as folder:
-        settled = {"preset": "micro", "steps": steps, "seed": seed, "device": device, "validate_every": steps}
-        train(Path(folder) / "run", Loader(records, PEOPLE, seed), "no-image-guide", 1, **settled)  # type: ignore[arg-type]
+        train(
+            Path(folder) / "run", Loader(records, PEOPLE, seed), "no-image-guide", "unet1", "micro", steps=steps,
+            seed=seed, device=device, validate_every=steps,
+        )  # fmt: skip
         stage = load_stage(open_run(Path(folder) / "run"), GENERATION, device)
     about = f"U-Net 1 alone, preset micro, {steps} steps on {PEOPLE} people of coloured squares; clips it did not see"
     return _shown((stage,), Loader(records, PEOPLE), records.held_out, device, about)

@@ -20,7 +20,7 @@ from training.sampling import draw_stage, load_stage
 CPU = torch.device("cpu")
 PEOPLE, TRAINED_ON = 8, 4
 """People, and the clips of each that are trained on, of six."""
-STEPS, BATCH = 400, 8
+STEPS, BATCH = 250, 8
 
 
 @pytest.fixture(scope="module")
