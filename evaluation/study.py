@@ -2,18 +2,18 @@
 
     study(Path("people.safetensors"), Path("study"), ["only-image-guide", "full-input"], "small", minutes=8)
 
-Made for one GPU and few minutes: how fast each stage trains is measured first, and its steps are chosen so that all is
-done in time. A study that was stopped goes on when it is called again. What is written: study.json, study.md,
-sheet-<scale>.png, losses.png, and runs/ and portraits/. Importable without Arrow, Lance or Ray.
+Made for one GPU and few minutes: how fast each stage trains is measured first (of those that learn from the codec: when
+that is trained), and its steps are chosen so that all is done in time. A study that was stopped goes on when it is
+called again. What is written: study.json, study.md, sheet-<scale>.png, losses.png, and runs/ and portraits/. Importable
+without Arrow, Lance or Ray.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,44 +22,28 @@ import numpy as np
 from evaluation.evaluate import evaluate
 from evaluation.judges import Recogniser, recogniser
 from evaluation.metrics import RANKS
+from evaluation.planning import SHARES, Stage, Training, in_turn, loader, paces, plan, stages_of
 from evaluation.portraits import Drawing
 from evaluation.significance import above_chance
+from evaluation.standing import standings, told
 from evaluation.sweep import Source, leading, recalls, sweep
-from featurestore.conditioning import LAYOUTS, system
+from featurestore.conditioning import system
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.loader import Loader
 from featurestore.version import code_version
+from training.cli import run_folder
 
 TRAINING = 0.72
 """Share of the minutes that training may take; drawing and judging have the rest."""
 
-WEIGHTS = {1: 0.6, 2: 0.4}
-"""How a system's time is divided: U-Net 1 learns what the matrix says, U-Net 2 how a face looks."""
-
-WARM, MEASURING = 3, 0.02
-"""Steps before a stage's speed is measured, and the share of the minutes that all measuring takes."""
+MEASURING = 0.02
+"""Share of the minutes that all measuring takes."""
 
 SHOWN = 16
 """People on a sheet."""
 
 Progress = Callable[[int, int, str], None]
 """(done, total, what)."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of the study. pace: samples a second, measured before. seconds: that it was given."""
-
-    system: str
-    unet: int
-    steps: int
-    batch_size: int
-    pace: float
-    seconds: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.system}-unet{self.unet}"
 
 
 def study(
@@ -78,9 +62,10 @@ def study(
     """Do what is not yet done, and return what study.json says.
 
     export: a file of `store export` with the splits train, val and test; what it lacks is zero in the matrix.
-    systems: names, of which both U-Nets are trained. minutes: for all of it. draw_at_once: portraits in a batch.
+    systems: names, of which all stages are trained. minutes: for all of it. draw_at_once: portraits in a batch.
     Returns {"export", "systems", "preset", "minutes", "scales", "seed", "device", "code", "command", "people",
-    "seconds": {part: s}, "stages": [stage], "chance": {system: row of `chance`}, "evaluation": as `evaluate`}.
+    "seconds": {part: s}, "stages": [stage], "chance": {system: row of `chance`}, "standings": as `standings`,
+    "evaluation": as `evaluate`}.
     Raises UsageError for an unknown name, a split that is not there, or a folder that holds another study;
     VoxportraitError where it was asked to stop.
     """
@@ -90,18 +75,16 @@ def study(
     source, where = Source(export=export), _device(device)
     people = _people(source)
     asked = {"export": export.name, "systems": chosen, "preset": preset, "minutes": minutes, "seed": seed}
-    plan_file = out / "plan.json"
-    with _timed(seconds, "measuring"):
-        planned = _planned(plan_file, asked)
-        if planned is None:
-            paces = _paces(export, chosen, preset, where, seed, 60 * minutes * MEASURING, should_stop)
-            planned = plan(chosen, preset, paces, max(1.0, 60 * minutes * TRAINING - (time.monotonic() - began)))
-            plan_file.parent.mkdir(parents=True, exist_ok=True)
-            plan_file.write_text(json.dumps({**asked, "stages": [asdict(stage) for stage in planned]}, indent=1))
-    with _timed(seconds, "training"):
-        outcomes = [
-            _train(export, out / "runs", stage, preset, where, seed, progress, should_stop) for stage in planned
-        ]
+    work = _Work(export, out, asked, preset, where, seed, progress, should_stop)
+    trainings = stages_of(chosen)
+    planned, outcomes = list[Stage](), list[dict[str, Any]]()
+    for some in in_turn(trainings):
+        part = 60 * minutes * sum(SHARES[stage] for _, stage in some) / sum(SHARES[stage] for _, stage in trainings)
+        with _timed(seconds, "measuring"):
+            stages = work.planned(some, part * TRAINING, part * MEASURING)
+        with _timed(seconds, "training"):
+            outcomes += [work.train(stage) for stage in stages]
+        planned += stages
     with _timed(seconds, "drawing"):
         drawings = sweep(
             source,
@@ -119,6 +102,7 @@ def study(
         result = evaluate(source.judged, drawings, judges)
         sheets = [_sheet(source, drawings, scale, out) for scale in scales]
         _draw_losses(out, planned)
+    standing = standings(result)
     seconds["all"] = time.monotonic() - began
     done = {
         **asked,
@@ -130,28 +114,13 @@ def study(
         "seconds": {part: round(took, 1) for part, took in seconds.items()},
         "stages": [{**asdict(stage), **outcome} for stage, outcome in zip(planned, outcomes, strict=True)],
         "chance": {name: chance(result, name) for name in chosen},
+        "standings": standing,
         "sheets": [sheet.name for sheet in sheets],
         "evaluation": result,
     }
     (out / "study.json").write_text(json.dumps(done, indent=1) + "\n")
     (out / "study.md").write_text(summary(done))
     return done
-
-
-def plan(systems: Sequence[str], preset: str, paces: Mapping[tuple[str, int], float], seconds: float) -> list[Stage]:
-    """Share seconds out over the stages of the systems.
-
-    paces: samples a second by (cascade's name, U-Net's number). A stage has at least one step.
-    """
-    from training.presets import cascade_of, stage_preset
-
-    stages = []
-    for name in systems:
-        for unet, weight in WEIGHTS.items():
-            given = seconds / len(systems) * weight
-            pace, size = paces[cascade_of(system(name)).name, unet], stage_preset(preset, unet).batch_size
-            stages.append(Stage(name, unet, max(1, int(given * pace / size)), size, round(pace, 1), round(given, 1)))
-    return stages
 
 
 def recognisers() -> list[Recogniser]:
@@ -165,9 +134,10 @@ def recognisers() -> list[Recogniser]:
 
 
 def as_pixels(pictures: np.ndarray) -> np.ndarray:
-    """(N, 128, 128, 3) uint8 -> (N, 3072) float32: the picture at 32 px. No recogniser: it sees light and background
-    as well as the person."""
-    small = pictures.reshape(len(pictures), 32, 4, 32, 4, 3).mean((2, 4), dtype=np.float32)
+    """(N, S, S, 3) uint8 -> (N, 3072) float32: the picture at 32 px, S a multiple of it. No recogniser: it sees light
+    and background as well as the person."""
+    times = pictures.shape[1] // 32
+    small = pictures.reshape(len(pictures), 32, times, 32, times, 3).mean((2, 4), dtype=np.float32)
     return small.reshape(len(pictures), -1) / 255
 
 
@@ -235,12 +205,13 @@ def summary(done: Mapping[str, Any]) -> str:
             ],
         ),
         "",
+        *(line for one in done.get("standings", ()) for line in (*told(one), "")),
         "Training:",
         "",
         *_table(
             ["stage", "steps", "batch", "samples/s measured", "loss", "validation loss"],
             [
-                (f"{one['system']}, U-Net {one['unet']}", one["step"], one["batch_size"], f"{one['pace']:g}",
+                (f"{one['system']}, {one['stage']}", one["step"], one["batch_size"], f"{one['pace']:g}",
                  _number(one["loss"]), _number(one["validation_loss"]))
                 for one in done["stages"]
             ],
@@ -275,119 +246,85 @@ def _people(source: Source) -> dict[str, int]:
     from featurestore.exports import ExportRecords
 
     assert source.export is not None
-    held = ExportRecords(source.export, missing="zero").about.splits
+    held = ExportRecords(source.export, pictures=(), missing="zero").about.splits
     if "test" not in held:
         raise UsageError(
             f"{source.export} holds {', '.join(held)} and nobody to draw: export it with "
             "--split train --split val --split test"
         )
-    test = source.records(None)
-    trained = ExportRecords(source.export, missing="zero", held_out="val" if "val" in held else "test")
+    test = source.records(None, pictures=())
+    trained = ExportRecords(source.export, pictures=(), missing="zero", held_out="val" if "val" in held else "test")
     return {"train": len(trained.rows), "val": len(test.held_out) if "val" in held else 0, "test": len(test.rows)}
 
 
-def _loader(export: Path, name: str, unet: int, preset: str, seed: int) -> Loader:
-    from training.data import loader_from_export
-    from training.presets import stage_preset
+@dataclass(frozen=True)
+class _Work:
+    """What planning and training share. asked: what decides the study."""
 
-    layout, size = system(name).layout(LAYOUTS["slf"]), stage_preset(preset, unet).batch_size
-    return loader_from_export(export, layout, size, seed, missing="zero")
+    export: Path
+    out: Path
+    asked: Mapping[str, Any]
+    preset: str
+    device: str
+    seed: int
+    progress: Progress
+    should_stop: Callable[[], bool]
 
+    def planned(self, trainings: Sequence[Training], seconds: float, measuring: float) -> list[Stage]:
+        """These stages with their steps: as they were planned before, else as they fit into the seconds, less what was
+        taken by measuring and by what they wait for. A UsageError where the folder holds another study."""
+        known = self._known()
+        names = [f"{name}-{stage}" for name, stage in trainings]
+        if any(name not in known for name in names):
+            began = time.monotonic()
+            found = paces(trainings, self._loader, self.preset, self.device, measuring, self.should_stop)
+            stages = plan(trainings, self.preset, found, max(1.0, seconds - (time.monotonic() - began)))
+            known |= dict(zip(names, stages, strict=True))
+            self.out.mkdir(parents=True, exist_ok=True)
+            plan_file = {**self.asked, "stages": [asdict(stage) for stage in known.values()]}
+            (self.out / "plan.json").write_text(json.dumps(plan_file, indent=1))
+        return [known[name] for name in names]
 
-def _paces(
-    export: Path,
-    systems: Sequence[str],
-    preset: str,
-    device: str,
-    seed: int,
-    seconds: float,
-    should_stop: Callable[[], bool],
-) -> dict[tuple[str, int], float]:
-    """Samples a second of each kind of stage that the systems have."""
-    from training.presets import cascade_of
+    def train(self, stage: Stage) -> dict[str, Any]:
+        """Train a stage to its end. A VoxportraitError where it was asked to stop."""
+        from training.loop import train
 
-    kinds = {(cascade_of(system(name)).name, unet): name for name in systems for unet in WEIGHTS}
-    paces = {}
-    for kind, name in kinds.items():
-        if should_stop():
-            raise VoxportraitError("stopped as asked before training; run the same command again")
-        loader = _loader(export, name, kind[1], preset, seed)
-        paces[kind] = pace(loader, name, kind[1], preset, device, seconds / len(kinds))
-    return paces
-
-
-def pace(loader: Loader, name: str, unet: int, preset: str, device: str, seconds: float) -> float:
-    """Samples a second at which a stage trains, measured for so many seconds on steps that are thrown away."""
-    import torch
-
-    from featurestore.feed import Feed
-    from training.cascade import CascadeStage as Trained
-    from training.presets import cascade_of, stage_preset
-    from training.step import Learner
-
-    chosen, settings = system(name), stage_preset(preset, unet)
-    layout = chosen.layout(LAYOUTS["slf"])
-    learner = Learner(Trained(unet, cascade_of(chosen), settings, layout, torch.device(device)))
-    samples, began = 0, 0.0
-    with closing(iter(Feed(loader, layout, device, dropout_seed=0, allow_missing=True))) as batches:
-        for step in count():
-            if step == WARM:
-                began = time.monotonic()
-            fed = next(batches)
-            learner.step(fed, 0, step, 1_000_000).item()
-            if step >= WARM:
-                samples += len(fed.batch)
-                if (took := time.monotonic() - began) >= seconds:
-                    return samples / took
-    raise AssertionError("a feed does not end")
-
-
-def _train(
-    export: Path,
-    runs: Path,
-    stage: Stage,
-    preset: str,
-    device: str,
-    seed: int,
-    progress: Progress,
-    should_stop: Callable[[], bool],
-) -> dict[str, Any]:
-    from training.cli import run_folder
-    from training.loop import train
-
-    outcome = train(
-        run_folder(runs, stage.system, f"unet{stage.unet}"),
-        _loader(export, stage.system, stage.unet, preset, seed),
-        stage.system,
-        f"unet{stage.unet}",
-        preset,
-        seed=seed,
-        steps=stage.steps,
-        device=device,
-        report_every=max(1, stage.steps // 50),
-        validate_every=max(1, stage.steps // 4),
-        progress=lambda done, total: progress(done, total, stage.name),
-        should_stop=should_stop,
-    )
-    if not outcome["finished"]:
-        raise VoxportraitError(
-            f"stopped as asked at step {outcome['step']} of {outcome['steps']} of {stage.name}; run the same command "
-            "again to go on"
+        outcome = train(
+            run_folder(self.out / "runs", stage.system, stage.stage),
+            self._loader((stage.system, stage.stage)),
+            stage.system,
+            stage.stage,
+            self.preset,
+            seed=self.seed,
+            steps=stage.steps,
+            device=self.device,
+            report_every=max(1, stage.steps // 50),
+            validate_every=max(1, stage.steps // 4),
+            progress=lambda done, total: self.progress(done, total, stage.name),
+            should_stop=self.should_stop,
         )
-    return {name: outcome.get(name) for name in ("step", "loss", "validation_loss", "samples_per_second", "waited")}
-
-
-def _planned(plan_file: Path, asked: Mapping[str, Any]) -> list[Stage] | None:
-    """The stages as they were planned before; a UsageError where that was another study."""
-    if not plan_file.exists():
-        return None
-    before = json.loads(plan_file.read_text())
-    for key, value in asked.items():
-        if before[key] != value:
-            raise UsageError(
-                f"{plan_file.parent} holds another study: its {key} is {before[key]}, not {value}; take another folder"
+        if not outcome["finished"]:
+            raise VoxportraitError(
+                f"stopped as asked at step {outcome['step']} of {outcome['steps']} of {stage.name}; run the same "
+                "command again to go on"
             )
-    return [Stage(**stage) for stage in before["stages"]]
+        return {name: outcome.get(name) for name in ("step", "loss", "validation_loss", "samples_per_second", "waited")}
+
+    def _loader(self, training: Training) -> Loader:
+        return loader(self.export, self.out / "runs", training, self.preset, self.seed, self.device)
+
+    def _known(self) -> dict[str, Stage]:
+        """The stages as they were planned before."""
+        plan_file = self.out / "plan.json"
+        if not plan_file.exists():
+            return {}
+        before = json.loads(plan_file.read_text())
+        for key, value in self.asked.items():
+            if before[key] != value:
+                raise UsageError(
+                    f"{self.out} holds another study: its {key} is {before[key]}, not {value}; take another folder"
+                )
+        return {f"{one['system']}-{one['stage']}": Stage(**one) for one in before["stages"]}
 
 
 def _sheet(source: Source, drawings: Sequence[Drawing], scale: float, out: Path) -> Path:
@@ -403,13 +340,13 @@ def _draw_losses(out: Path, stages: Sequence[Stage]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from training.cli import run_folder
     from training.metrics import read_metrics
 
-    figure = Figure(figsize=(4 * len(WEIGHTS), 2.4 * len(stages) / len(WEIGHTS)), layout="constrained")
+    rows_of_two = -(-len(stages) // 2)
+    figure = Figure(figsize=(8, 2.4 * rows_of_two), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, stage in zip(figure.subplots(len(stages) // 2, 2, squeeze=False).flat, stages, strict=True):
-        rows = read_metrics(run_folder(out / "runs", stage.system, f"unet{stage.unet}"))
+    for axes, stage in zip(figure.subplots(rows_of_two, 2, squeeze=False).flat, stages, strict=False):
+        rows = read_metrics(run_folder(out / "runs", stage.system, stage.stage))
         for key, label in (("loss", "training"), ("validation_loss", "validation")):
             points = [(row["step"], row[key]) for row in rows if key in row]
             if points:
@@ -438,4 +375,4 @@ def _device_name(device: str) -> str:
 def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
     began = time.monotonic()
     yield
-    seconds[part] = time.monotonic() - began
+    seconds[part] = seconds.get(part, 0.0) + time.monotonic() - began

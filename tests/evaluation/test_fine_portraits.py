@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -184,10 +187,15 @@ def test_a_recording_becomes_a_portrait_a_bottom_and_the_prior_that_it_leaned_on
     np.testing.assert_array_equal(below, read_picture(drawings[0].files["bottom"]))
 
 
-def test_a_stores_search_and_an_exports_clips_give_the_same_portraits(store, runs, tmp_path):
-    exported = tmp_path / "people.safetensors"
+@pytest.fixture(scope="module")
+def exported(store, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "people.safetensors"
     layout, splits = system("fine-portraitist").layout(), ("train", "val", "test")
-    export(store, exported, layout, pictures=("face", "bottom"), missing="skip", splits=splits)
+    export(store, path, layout, pictures=("face", "bottom"), missing="skip", splits=splits)
+    return path
+
+
+def test_a_stores_search_and_an_exports_clips_give_the_same_portraits(store, runs, exported, tmp_path):
     for source in (["--store", store.uri], ["--export", exported]):
         done = sample(runs, *source, "--scales", 1, "--out", tmp_path / source[0])
         assert done.exit_code == 0, (done.output, done.exception)
@@ -294,3 +302,33 @@ def test_forgetting_who_was_leaned_on_removes_the_portraits(tmp_path):
     speech = {"speech": np.stack([speech_of(clip) for clip in clips()[:2]])}
     for one in again.lean([drawings[0].clip_id] * 2, speech).about:
         assert one["retrieval"]["clip_id"].split("/")[1] != prior.split("/")[1]
+
+
+def test_a_bare_machine_studies_the_three_systems_and_states_the_order_found(exported, tmp_path):
+    code = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("ray", "lance", "lancedb", "pyarrow"):
+            raise ModuleNotFoundError(f"{{name}} is not on this machine", name=name)
+sys.meta_path.insert(0, Blocked())
+from pathlib import Path
+from evaluation import study
+from evaluation.judges import Recogniser
+study.recognisers = lambda: [Recogniser("pixels", study.as_pixels)]
+systems = ["one-stage", "two-stage", "fine-portraitist"]
+study.study(Path({str(exported)!r}), Path({str(tmp_path)!r}), systems, "micro", 0.05, [1.0], "cpu", draw_at_once=4)
+"""
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=alone, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "study.json").read_text())
+    assert told["stages"][0]["stage"] == "codec"
+    assert all(one["step"] == one["steps"] >= 1 for one in told["stages"])
+    (standing,) = told["standings"]
+    assert {one["system"] for one in standing["by_distance"]} == {"one-stage", "two-stage", "fine-portraitist"}
+    assert "Order found by cosine distance" in (tmp_path / "study.md").read_text()
+    rows = [(row["name"], row["exclusion"]) for row in told["evaluation"]["systems"]]
+    assert rows == [("one-stage", None), ("two-stage", None), ("fine-portraitist", "identity")]
+    assert (tmp_path / "sheet-1.png").exists()
+    assert (tmp_path / "losses.png").exists()

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from evaluation.study import WEIGHTS, Stage, chance, plan, study, summary
+from evaluation.planning import SHARES, Stage, in_turn, plan, stages_of
+from evaluation.standing import standings
+from evaluation.standing import told as standing_told
+from evaluation.study import chance, study, summary
 from featurestore.conditioning import LAYOUTS
 from featurestore.errors import UsageError
 from featurestore.exporting import export
@@ -53,7 +56,7 @@ voxportrait.main()
 
 def test_a_bare_machine_trains_draws_and_judges_in_one_command(done):
     told = json.loads((done / "study.json").read_text())
-    assert [(one["system"], one["unet"]) for one in told["stages"]] == [(s, unet) for s in SYSTEMS for unet in (1, 2)]
+    assert [(one["system"], one["stage"]) for one in told["stages"]] == stages_of(SYSTEMS)
     assert all(one["step"] == one["steps"] >= 1 for one in told["stages"])
     assert told["people"] == {"train": 12, "val": 2, "test": 10}
     assert told["device"] == "a CPU"
@@ -94,13 +97,25 @@ def test_an_export_without_unseen_people_is_refused_with_what_to_do(store, tmp_p
 
 
 def test_the_time_is_shared_by_what_each_stage_takes():
-    paces = {("super-resolution", 1): 100.0, ("super-resolution", 2): 10.0, ("generation", 1): 200.0}
-    paces["generation", 2] = 10.0
-    stages = plan(["full-input", "no-image-guide"], "micro", paces, 200)
+    paces = {("super-resolution", "unet1"): 100.0, ("super-resolution", "unet2"): 10.0}
+    paces |= {("generation", "unet1"): 200.0, ("generation", "unet2"): 10.0}
+    stages = plan(stages_of(["full-input", "no-image-guide"]), "micro", paces, 200)
     assert sum(stage.seconds for stage in stages) == pytest.approx(200)
     assert [stage.steps for stage in stages] == [1500, 100, 3000, 100]
-    assert stages[0] == Stage("full-input", 1, 1500, 4, 100.0, 100 * WEIGHTS[1])
-    assert min(stage.steps for stage in plan(["full-input"], "micro", paces, 0.001)) == 1
+    assert stages[0] == Stage("full-input", "unet1", 1500, 4, 100.0, 100 * SHARES["unet1"])
+    assert min(stage.steps for stage in plan(stages_of(["full-input"]), "micro", paces, 0.001)) == 1
+
+
+def test_the_codec_is_trained_once_and_first_and_each_system_has_as_long():
+    trainings = stages_of(["one-stage", "two-stage", "fine-portraitist"])
+    assert [[stage for _, stage in group] for group in in_turn(trainings)] == [
+        ["codec"], ["face", "bottom", "bottom"], ["upper", "upper"],
+    ]  # fmt: skip
+    paces = {("", stage): 8.0 for stage in ("codec", "face", "bottom", "upper")}
+    paces |= {("leaning", stage): 4.0 for stage in ("bottom", "upper")}
+    stages = plan(trainings, "micro", paces, 40)
+    assert [stage.steps for stage in stages] == [10, 10, 5, 5, 2, 2]
+    assert [stage.name for stage in stages][:2] == ["fine-portraitist-codec", "one-stage-face"]
 
 
 def found(hits, n, gallery):
@@ -143,3 +158,31 @@ def test_the_summary_says_what_guessing_gives_and_that_pixels_are_no_recogniser(
     assert "pixels-l2, which is no recogniser" in text
     assert "| full-input | 1 | 4.0% | 10.0% |" in text
     assert "| guessing |  | 1.0% | 10.0% |" in text
+
+
+def distance(value):
+    return {"value": value, "low": value - 0.05, "high": value + 0.05}
+
+
+def judged_alike(by_system):
+    told = evaluation([(1.0, {1: 4})])
+    (row,) = told["systems"]
+    first = row["recall"]["same-frame"]["dlib-l2"]["1"]
+    told["systems"] = [
+        {**row, "name": name, "family": "fine-portraitist", "features": {"dlib": {"cosine": distance(value)}}}
+        | {"recall": {"same-frame": {"dlib-l2": {"1": {**first, **distance(r1)}}}}}
+        for name, (value, r1) in by_system.items()
+    ]
+    return told
+
+
+def test_the_order_found_is_said_whatever_it_is():
+    found_of = {"one-stage": (0.2, 0.1), "two-stage": (0.5, 0.2), "fine-portraitist": (0.52, 0.9)}
+    (one,) = standings(judged_alike(found_of))
+    assert [row["system"] for row in one["by_distance"]] == ["one-stage", "two-stage", "fine-portraitist"]
+    assert [row["system"] for row in one["by_recall"]] == ["fine-portraitist", "two-stage", "one-stage"]
+    text = " ".join(standing_told(one))
+    assert "That is not the paper's order (fine-portraitist, two-stage, one-stage)." in text
+    assert "That is the paper's order" in text
+    assert "The intervals of two-stage and fine-portraitist overlap: their order may be chance." in text
+    assert standings(judged_alike({"one-stage": (0.2, 0.1)})) == []
