@@ -66,12 +66,17 @@ def told(standing: Mapping[str, Any]) -> list[str]:
         ("by_recall", f"R@1, {standing['gallery']}", True),
     ):
         if order := standing[key]:
-            parts = [f"{one['system']} {_number(one, percent)}" for one in order]
-            lines.append(f"Order found by {measure} ({by}), the best first: {', '.join(parts)}.{_sure(order)}")
+            parts = "".join(f"{_sign(order, i)}{one['system']} {_number(one, percent)}" for i, one in enumerate(order))
+            lines.append(f"Order found by {measure} ({by}), the best first: {parts}.{_sure(order)}")
             if claimed := standing["claimed"]:
-                same = [one["system"] for one in order] == claimed
+                same = [one["system"] for one in order] == claimed and " = " not in parts
                 lines.append(f"That is {'' if same else 'not '}the paper's order ({', '.join(claimed)}).")
     return lines
+
+
+def _sign(order: Sequence[Mapping[str, Any]], i: int) -> str:
+    """What stands before the i-th of an order."""
+    return "" if i == 0 else " = " if order[i]["value"] == order[i - 1]["value"] else ", "
 
 
 def _number(one: Mapping[str, Any], percent: bool) -> str:

@@ -71,7 +71,9 @@ def sample(
     from featurestore.conditioning import system as system_named
     from featurestore.errors import UsageError
     from featurestore.policy import policy_of
+    from training.latent.denoising import leans
     from training.portraitist import load
+    from training.stages import STAGES
 
     if show is not None:
         about = read_about(show)
@@ -87,7 +89,7 @@ def sample(
     recordings = list(dict.fromkeys(audio or ()))
     from_files = bool(recordings or image_guide)
     if from_files:
-        if clip or (export is not None and "codec" not in system_named(system).stages):
+        if clip or (export is not None and not any(leans(system_named(system), stage) for stage in STAGES)):
             raise UsageError("--audio and --image-guide draw from files: leave --export and --clip out")
         check_inputs(system_named(system), recordings, image_guide)
     elif store is None and export is None:

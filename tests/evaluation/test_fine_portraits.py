@@ -221,7 +221,7 @@ def test_a_store_is_searched_where_this_very_encoder_made_its_queries(store, run
     assert "has no speech_query by this codec's encoder" in lines[0]
 
 
-def test_nobody_is_leaned_on_who_gave_no_consent_or_whose_licence_was_not_asked_for(store, runs):
+def test_nobody_is_leaned_on_who_gave_no_consent_or_whose_licence_was_not_asked_for(store, runs, exported):
     loaded = load(runs, "fine-portraitist", "cpu")
     refusing = [clip for clip in clips() if clip.speaker_id == REFUSING]
     inputs, names = {"speech": np.stack([speech_of(clip) for clip in refusing])}, ["recording/1/file/1"] * 2
@@ -230,8 +230,9 @@ def test_nobody_is_leaned_on_who_gave_no_consent_or_whose_licence_was_not_asked_
         (Policy(require_consent=True), {clip.clip_id for clip in clips() if clip.consent}),
         (Policy(licences=("CC0-1.0",)), {clip.clip_id for clip in clips() if clip.licence == "CC0-1.0"}),
     ):
-        about = leaning(loaded, store, policy=policy).lean(names, inputs).about
-        assert {one["retrieval"]["clip_id"] for one in about} <= allowed
+        for source in ({"store": store}, {"export": exported}, {"store": store, "export": exported}):
+            about = leaning(loaded, policy=policy, **source).lean(names, inputs).about
+            assert {one["retrieval"]["clip_id"] for one in about} <= allowed
 
 
 def test_without_anywhere_to_look_a_prior_must_be_declined(store, runs, voice, tmp_path):
