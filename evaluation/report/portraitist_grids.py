@@ -114,9 +114,10 @@ def _has(drawing: Drawing, part: str) -> bool:
 def _priors(
     source: Store | Records, shown: Mapping[Key, Mapping[str, Drawing]], clip_ids: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """The retrieved faces, clip -> picture, of drawings that have no picture of theirs beside them."""
+    """The retrieved faces themselves, clip -> picture, of those that are in the source: beside a drawing lies only what
+    its codec makes of one."""
     drawings = [group[clip_id] for group in shown.values() for clip_id in clip_ids if clip_id in group]
-    asked = sorted({prior for one in drawings if (prior := prior_of(one)) and not _beside(one, "prior")})
+    asked = sorted({prior for one in drawings if (prior := prior_of(one))})
     found = read_pictures(source, asked) if asked else []
     return {clip_id: face for clip_id, face in zip(asked, found, strict=True) if face is not None}
 
@@ -131,7 +132,8 @@ def _cell(column: Column, drawing: Drawing | None, priors: Mapping[str, np.ndarr
         return None
     speaker, system, prior = drawing.clip_id.split("/")[1], column.key.system, prior_of(drawing)
     path = drawing.picture if column.part == "picture" else _beside(drawing, column.part)
-    face = read_picture(path) if path else priors.get(prior or "") if column.part == "prior" else None
+    face = priors.get(prior or "") if column.part == "prior" else None
+    face = read_picture(path) if face is None and path else face
     if face is None:
         return None
     if column.part == "prior":
