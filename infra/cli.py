@@ -12,7 +12,7 @@ BENCHMARKS = ("assembly", "corpus", "extract", "precision", "reading", "sample",
 OPTIONS = {
     "assembly": ("rows", "batch_size"),
     "reading": ("rows", "batch_size"),
-    "train": ("preset", "precision"),
+    "train": ("preset", "precision", "system"),
     "precision": ("preset", "steps"),
     "sample": ("runs", "export", "system", "pictures"),
 }
@@ -47,7 +47,7 @@ def bench(
     steps: Annotated[int | None, typer.Option(min=2, help="Of the short run of `precision`.")] = None,
     runs: Annotated[Path | None, typer.Option(help="Of `sample`: where a trained system lies.")] = None,
     export: Annotated[Path | None, typer.Option(help="Of `sample`, with --runs: whose clips are drawn.")] = None,
-    system: Annotated[str | None, typer.Option(help="Of `sample`, with --runs: which system.")] = None,
+    system: Annotated[str | None, typer.Option(help="Of `sample`, with --runs, and of `train`: which system.")] = None,
     pictures: Annotated[int | None, typer.Option(min=2, help="Of `sample`, with --runs: people at most.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -17,7 +17,8 @@ from featurestore.conditioning import LAYOUTS
 from featurestore.console import bar
 from featurestore.errors import choose
 from infra.bench.rounds import machine
-from infra.bench.train import Images, tf32
+from infra.bench.steps import tf32
+from infra.bench.train import Images
 from training.cascade import CascadeStage
 from training.presets import PRESETS, SUPER_RESOLUTION, StagePreset
 from training.step import Learner

@@ -1,4 +1,4 @@
-"""How fast the two U-Nets of super-resolution train, against imagen-pytorch's own trainer.
+"""How fast stages train: the two U-Nets of super-resolution against imagen-pytorch's own trainer, and the latent ones.
 
 ours                the real `Learner.step`: losses in micro-batches, Adam, moving average
 imagentrainer       `ImagenTrainer` in the released way: float32 as torch leaves it, micro-batches of 2 that it adds up
@@ -7,7 +7,6 @@ imagentrainer_best  the same at the micro-batch that is its quickest
 Each learns from batches of the preset's size. The data are random numbers that lie on the device: nothing is read.
 """
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,46 +23,48 @@ from featurestore.conditioning import COLUMNS, LAYOUTS, ROWS
 from featurestore.console import bar
 from featurestore.errors import choose
 from featurestore.records import Batch
+from infra.bench import latent
 from infra.bench.rounds import Samples, alternate, machine, summary
+from infra.bench.steps import PRECISIONS, Steps, clean, peak_of, tf32, wait
 from training.cascade import CascadeStage
 from training.presets import PRESETS, SUPER_RESOLUTION, StagePreset
-from training.step import Learner
 from training.unets import imagen_library, imagen_trainer, library_unet
 
 RELEASED = 2
 """Samples in a micro-batch of the released training."""
 
 OTHERS = ("imagentrainer", "imagentrainer_best")
-PRECISIONS = ("float32", "bfloat16")
-
 TRIED = 16
 """Samples that the other trainer learns from in a trial of a micro-batch, if that is not larger."""
 
 
-def run(preset: str | None = None, precision: str | None = None, rounds: int = 3) -> dict[str, Any]:
+SYSTEMS = ("full-input", "fine-portraitist")
+"""Whose stages are measured."""
+
+
+def run(
+    preset: str | None = None, precision: str | None = None, system: str | None = None, rounds: int = 3
+) -> dict[str, Any]:
     """Medians of alternating rounds, a step or more each. preset: `paper` on a GPU, else `tiny`.
 
-    precision: instead of the preset's, on a GPU. Returns, by stage, samples_per_second, tflops (of the library's own
-    U-Net, forward and backward), share_of_peak (of a matrix product of the same type, measured here), peak_gib (of a
-    GPU), the micro-batches and what the others reached; ratios; TF32's state; device, torch and preset.
+    precision: instead of the preset's, on a GPU. system: one of `SYSTEMS`, both where it is None. Returns, by stage,
+    samples_per_second, tflops (of the library's own U-Net, forward and backward), share_of_peak (of a matrix product of
+    the same type, measured here), peak_gib (of a GPU), the micro-batches and what the others reached; ratios; TF32's
+    state; pictures_per_second of Fine-portraitist by steps; device, torch and preset.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = choose("preset", preset or ("paper" if device.type == "cuda" else "tiny"), PRESETS)
-    stages = {}
+    systems = SYSTEMS if system is None else (choose("system", system, SYSTEMS),)
+    found: dict[str, Any] = {"stages": {}, "ratios": {}}
     with bar("bench train", timed=False) as progress:
-        for number, settings in enumerate(PRESETS[name], start=1):
-            if precision is not None:
-                settings = replace(settings, bfloat16=choose("precision", precision, PRECISIONS) == "bfloat16")
-            told = lambda done, what, at=number: progress((at - 1) * rounds + done, 2 * rounds, f"unet{at} {what}")
-            stages[f"unet{number}"] = _measure(number, settings, device, rounds, told)
-            _clean(device)
+        if "full-input" in systems:
+            found = _cascade(name, precision, device, rounds, progress)
+        if "fine-portraitist" in systems:
+            more = latent.run(name, precision, device, rounds, lambda done, what: progress(done, 4, what))
+            found["stages"] |= more.pop("stages")
+            found |= more
     return {
-        "stages": stages,
-        "ratios": {
-            f"{stage}_vs_{other}": _ratio(found["samples_per_second"], found[other])
-            for stage, found in stages.items()
-            for other in OTHERS
-        },
+        **found,
         "preset": name,
         "data": "random numbers on the device: no loader",
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
@@ -71,6 +72,25 @@ def run(preset: str | None = None, precision: str | None = None, rounds: int = 3
         "rounds": rounds,
         **machine(),
     }
+
+
+def _cascade(
+    preset: str, precision: str | None, device: torch.device, rounds: int, progress: Callable[[int, int, str], None]
+) -> dict[str, Any]:
+    """stages and ratios of the two U-Nets."""
+    stages = {}
+    for number, settings in enumerate(PRESETS[preset], start=1):
+        if precision is not None:
+            settings = replace(settings, bfloat16=choose("precision", precision, PRECISIONS) == "bfloat16")
+        told = lambda done, what, at=number: progress((at - 1) * rounds + done, 2 * rounds, f"unet{at} {what}")
+        stages[f"unet{number}"] = _measure(number, settings, device, rounds, told)
+        clean(device)
+    ratios = {
+        f"{stage}_vs_{other}": _ratio(found["samples_per_second"], found[other])
+        for stage, found in stages.items()
+        for other in OTHERS
+    }
+    return {"stages": stages, "ratios": ratios}
 
 
 def _ratio(ours: float, other: dict[str, Any]) -> float | None:
@@ -100,13 +120,15 @@ def _measure(
         next(theirs.steps(RELEASED))  # Adam has its moments from here on
     beside = _allocated(device) - before
     told(0, "ours")
-    ours = Ours(number, settings, images)
+    with device:
+        stage = CascadeStage(number, SUPER_RESOLUTION, settings, LAYOUTS["slf"], device)
+    ours = Steps(stage, images)
     contenders["ours"] = ours.steps
     rates = summary(alternate(contenders, rounds, 0.0, told))
     for name, found in others.items():
         if name in contenders:
             found |= {"samples_per_second": rates["samples_per_second"][name], "spread": rates["spread"][name]}
-    speed, peak = rates["samples_per_second"]["ours"], _peak(ours.stage)
+    speed, peak = rates["samples_per_second"]["ours"], peak_of(stage)
     return {
         "samples_per_second": speed,
         "tflops": speed * flop / 1e12,
@@ -116,8 +138,8 @@ def _measure(
         "gflop_per_sample": flop / 1e9,
         "batch_size": images.size,
         "micro_batch": ours.learner.micro_batch,
-        "precision": PRECISIONS[ours.stage.bfloat16],
-        "compiled": ours.stage.compiled,
+        "precision": PRECISIONS[stage.bfloat16],
+        "compiled": stage.compiled,
         "tf32": ours.tf32,
         "spread": rates["spread"]["ours"],
         **others,
@@ -144,14 +166,6 @@ def operations(number: int, settings: StagePreset) -> int:
     return counter.get_total_flops()
 
 
-def tf32() -> dict[str, bool]:
-    """Whether float32 is rounded to TF32 now, in matrix products and in convolutions."""
-    return {
-        "matrix_products": torch.get_float32_matmul_precision() != "highest",
-        "convolutions": torch.backends.cudnn.allow_tf32,
-    }
-
-
 class Images:
     """Random numbers of a batch's shapes on the device. size: samples in a batch."""
 
@@ -166,42 +180,6 @@ class Images:
         places = np.arange(size)
         batch = Batch(0, 0, places, places.astype(np.uint64), [""] * size, {}, {})
         return feed.Inputs(batch, self.matrix[:size], {"target": self.target[:size], "guide": self.guide[:size]})
-
-
-class Ours:
-    """Steps of the real learner, at the micro-batch after which memory ends, or the whole batch."""
-
-    def __init__(self, number: int, settings: StagePreset, images: Images):
-        self.images, self.most_memory = images, 0
-        with images.device:
-            self.stage = CascadeStage(number, SUPER_RESOLUTION, settings, LAYOUTS["slf"], images.device)
-        self.tf32 = tf32()
-        self.learner = Learner(self.stage)
-        self.learner.micro_batch = self._most()
-        _clean(images.device)
-
-    def _most(self) -> int:
-        """Found by doubling, without compiling each of them."""
-        compiled, self.stage.compiled = self.stage.compiled, False
-        size = min(RELEASED, self.images.size)
-        while not self.learner.micro_batch:
-            self.learner.step(self.images.fed(size), 0, 0, 1)
-            if size == self.images.size:
-                break
-            size = min(2 * size, self.images.size)
-        self.stage.compiled = compiled
-        return self.learner.micro_batch or size
-
-    def steps(self) -> Samples:
-        device, fed = self.images.device, self.images.fed(self.images.size)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        while True:
-            self.learner.step(fed, 0, 0, 1)
-            _wait(device)
-            if device.type == "cuda":
-                self.most_memory = max(self.most_memory, torch.cuda.max_memory_allocated())
-            yield self.images.size
 
 
 class Theirs:
@@ -243,7 +221,7 @@ class Theirs:
                 break
             finally:
                 self.trainer.optim1.zero_grad()
-                _clean(self.images.device)
+                clean(self.images.device)
             speeds[size] = samples / (time.perf_counter() - began)
             size *= 2
         return max(speeds, key=lambda size: speeds[size])
@@ -255,7 +233,7 @@ class Theirs:
             self._gradients(samples, micro_batch)
             with _torch_defaults():
                 self.trainer.update(unet_number=self.UNET)
-            _wait(self.images.device)
+            wait(self.images.device)
             yield samples
             samples = self.images.size
 
@@ -267,7 +245,7 @@ class Theirs:
                 unet_number=self.UNET,
                 max_batch_size=micro_batch,
             )
-        _wait(self.images.device)
+        wait(self.images.device)
 
 
 @contextmanager
@@ -286,31 +264,5 @@ def _set_numerics(products: str, convolutions: bool, tried: bool) -> None:
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = convolutions, tried
 
 
-def _peak(stage: CascadeStage) -> float:
-    """Operations a second of a matrix product of random numbers, of the type that the stage's products have."""
-    size, times = (8192, 20) if stage.device.type == "cuda" else (1024, 10)
-    kind = torch.bfloat16 if stage.bfloat16 else torch.float32
-    one, other = (torch.randn(size, size, device=stage.device).to(kind) for _ in range(2))
-    seconds = []
-    for _ in range(times):
-        _wait(stage.device)
-        began = time.perf_counter()
-        one @ other
-        _wait(stage.device)
-        seconds.append(time.perf_counter() - began)
-    return 2 * size**3 / float(np.median(seconds))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def _allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated() if device.type == "cuda" else 0
-
-
-def _clean(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from infra.bench.precision import apart, group_of
-from infra.bench.train import operations, tf32
+from infra.bench.steps import tf32
+from infra.bench.train import operations
 from training.fast_unet import use_tensor_cores
 from training.presets import stage_preset
+from training.stages import settings_of
 
 BARE = """
 import sys
@@ -52,6 +54,17 @@ def test_training_is_measured_against_imagentrainer_on_a_bare_machine(measured):
         for other in ("imagentrainer", "imagentrainer_best"):
             ratio = stage["samples_per_second"] / stage[other]["samples_per_second"]
             assert found["ratios"][f"{name}_vs_{other}"] == pytest.approx(ratio)
+
+
+def test_latent_stages_are_measured_in_training_and_in_drawing(measured):
+    found, _ = measured
+    for name in ("codec", "bottom", "upper"):
+        stage = found["stages"][name]
+        assert stage["batch_size"] == stage["micro_batch"] == settings_of(name, "micro").batch_size
+        assert stage["tflops"] == pytest.approx(stage["samples_per_second"] * stage["gflop_per_sample"] / 1e3)
+        assert 0 < stage["share_of_peak"] == pytest.approx(stage["tflops"] / stage["peak_tflops"])
+    assert set(found["pictures_per_second"]) == {"50", "25"}
+    assert all(speed > 0 for speed in found["pictures_per_second"].values())
 
 
 def test_bfloat16_is_compared_with_float32_in_gradients_and_in_a_run(measured):
