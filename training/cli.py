@@ -20,8 +20,13 @@ System = Annotated[
 
 
 def run_folder(runs: Path, system: str, stage: str) -> Path:
-    """Where a stage of a system is trained. The codec of Fine-portraitist's systems is one."""
-    return runs / f"{'fine-portraitist' if stage == 'codec' else system}-{stage}"
+    """Where a stage of a system is trained."""
+    return runs / f"{owner(system, stage)}-{stage}"
+
+
+def owner(system: str, stage: str) -> str:
+    """The system that a stage is trained as: the codec of Fine-portraitist's three is one."""
+    return "fine-portraitist" if stage == "codec" else system
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def plan(
             own = {key: value for key, value in choices.items() if key in {field.name for field in fields(usual)}}
             unused -= own.keys()
             size = batch_size or usual.changed(own).batch_size
-            trainings.append(Training(name, one, run_folder(runs, name, one), base, size, own))
+            trainings.append(Training(owner(name, one), one, run_folder(runs, name, one), base, size, own))
     for key in unused:
         choose("setting of these stages", key, {field.name for field in fields(usual)})
     return trainings

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from featurestore.conditioning import SYSTEMS
+from featurestore.conditioning import PORTRAITISTS, SYSTEMS
 from featurestore.errors import UsageError, VoxportraitError
 from featurestore.store import Store
 from tests.featurestore.conftest import clip, fill, want
@@ -104,6 +104,14 @@ def test_all_systems_are_trained_one_that_fails_is_named_in_the_end_and_none_is_
         f"{name}-unet1": name != "only-audio" for name in SYSTEMS
     }
     assert second.stdout.count("finished") >= len(SYSTEMS)
+
+
+def test_the_codec_of_fine_portraitists_systems_is_one_run(tmp_path):
+    plans = [plan(name, "all", "micro", tmp_path) for name in PORTRAITISTS]
+    assert {(one[0].system, one[0].stage, one[0].run.name) for one in plans} == {
+        ("fine-portraitist", "codec", "fine-portraitist-codec")
+    }
+    assert [one.run.name for one in plans[1]] == ["fine-portraitist-codec", "two-stage-bottom", "two-stage-upper"]
 
 
 def test_a_plan_has_both_unets_of_each_system_in_order(tmp_path):
