@@ -108,7 +108,7 @@ def _unet(
 
 _NO, _YES = False, True
 _QUICK: dict[str, Any] = {"warmup": 20, "final_rate": 0.05, "clip": 1.0}
-_WARM = {"temperature": 0.1}
+_WARM: dict[str, Any] = {"temperature": 0.1}
 """The contrast begins gently where there are few steps: at the paper's 0.01 they teach it nothing."""
 _SPEECH_FASTER = {"speech": 10.0}
 """The paper's learning rates: 1e-4 for the face encoder and decoder, 1e-3 for the speech encoder."""

@@ -54,14 +54,14 @@ def nearest(
     depth = 4 if exclusion is None else EXCLUSIONS[choose("exclusion", exclusion, EXCLUSIONS)]
     askers, owners = _codes(clip_ids, candidate_ids, depth)
     known, there = (torch.from_numpy(np.array([bool(one) for one in ids], bool)) for ids in (clip_ids, candidate_ids))
-    pool = _unit(torch.from_numpy(candidates).to(device))
+    pool = _unit(torch.tensor(candidates).to(device))
     owners, there = owners.to(device), there.to(device)
     places = torch.full((len(queries),), -1, dtype=torch.int64)
     similarity = torch.zeros(len(queries))
     size = max(1, at_once // max(1, len(pool)))
     for first in range(0, len(queries) if len(pool) else 0, size):
         piece = slice(first, first + size)
-        cosines = _unit(torch.from_numpy(queries[piece]).to(device)) @ pool.T
+        cosines = _unit(torch.tensor(queries[piece]).to(device)) @ pool.T
         cosines.masked_fill_((askers[piece].to(device)[:, None] == owners) | ~there, -torch.inf)
         best, place = cosines.max(1)
         found = (best > -torch.inf).cpu() & known[piece]
