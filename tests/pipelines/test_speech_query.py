@@ -36,22 +36,17 @@ from voxportrait import app
 THREE = 3
 
 
-def pretrain(run: Path, **choices) -> None:
-    """A codec of two steps on noise."""
-    random = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """The folder of a codec of two steps on noise."""
+    folder, random = tmp_path_factory.mktemp("runs"), np.random.default_rng(0)
     pictures = {
         "face": random.integers(0, 255, (4, 64, 64, 3), dtype=np.uint8),
         "bottom": random.random((4, 64, 64)) > 0.5,
     }
     compact = {"speech": random.integers(-9000, 9000, (4, 96_000)).astype(np.int16)}
-    records = MemoryRecords([f"test/id{n}/video/0" for n in range(4)], compact, pictures=pictures)
-    train(run, Loader(records, 4, 0), "fine-portraitist", "codec", "micro", steps=2, choices=choices, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    pretrain(folder / "fine-portraitist-codec")
+    loader = Loader(MemoryRecords([f"test/id{n}/video/0" for n in range(4)], compact, pictures=pictures), 4, 0)
+    train(folder / "fine-portraitist-codec", loader, "fine-portraitist", "codec", "micro", steps=2, device="cpu")
     return folder
 
 
@@ -104,29 +99,21 @@ def test_clips_and_films_are_searched_by_it(store, corpus):
     assert found["clips"][0]["similarity"] == pytest.approx(1, abs=1e-3)
 
 
-def test_a_codec_trained_anew_is_another_maker(exported, runs, tmp_path, monkeypatch):
-    before = SpeechQuery().makers()["speech_query"]
-    monkeypatch.setenv("VOXPORTRAIT_MODELS", str(tmp_path / "models"))
-    pretrain(tmp_path / "other", learning_rate=1e-2)
-    export_speech(tmp_path / "other")
-    after = SpeechQuery().makers()["speech_query"]
-    assert before.trained
-    assert after.trained
-    assert before.digest != after.digest
-
-
 def test_an_untrained_program_says_so_until_a_trained_one_takes_its_place(tmp_path, monkeypatch, runs):
     monkeypatch.setenv("VOXPORTRAIT_MODELS", str(tmp_path))
     assert "Run: voxportrait export-speech" in (weights.missing("speech_query") or "")
     weights.write_untrained("speech_query")
     extractor = SpeechQuery()
     extractor.load("cpu")
-    assert not extractor.makers()["speech_query"].trained
+    untrained = extractor.makers()["speech_query"]
+    assert not untrained.trained
     (query,) = extractor.infer(np.ones((1, 96_000), np.int16))
     assert query.shape == (512,)
     assert np.linalg.norm(query) == pytest.approx(1, abs=1e-5)
     export_speech(runs / "fine-portraitist-codec")
-    assert SpeechQuery().makers()["speech_query"].trained
+    trained = SpeechQuery().makers()["speech_query"]
+    assert trained.trained
+    assert trained.digest != untrained.digest
 
 
 def test_a_query_does_not_depend_on_its_batch(exported):
