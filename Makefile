@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-requirements
 DEMO ?= demo
+unexport PYTHONDONTWRITEBYTECODE  # many processes start, and none compiles again what another did
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow drill fuzz check format bench lock clean

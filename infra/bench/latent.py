@@ -5,6 +5,7 @@ The data are random numbers that lie on the device, and the retrieved priors amo
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,13 +42,16 @@ LATENTS = ("face_latent", "bottom_latent", "drawn_bottom", "prior_face", "prior_
 def run(
     preset: str, precision: str | None, device: torch.device, rounds: int, told: Callable[[int, str], None]
 ) -> dict[str, Any]:
-    """stages: of `codec`, `bottom` and `upper` samples_per_second, tflops, share_of_peak, ...; pictures_per_second: by
-    how many steps, drawn at scale 1 in batches of the preset's size and decoded."""
+    """stages: of `codec`, `bottom` and `upper` samples_per_second, tflops, share_of_peak, ..., and of the codec
+    `without`, the loss whose weights are missing here; pictures_per_second: by how many steps, drawn at scale 1 in
+    batches of the preset's size and decoded."""
     choices = {} if precision is None else {"bfloat16": choose("precision", precision, PRECISIONS) == "bfloat16"}
     settings = {name: settings_of(name, preset, choices) for name in SYSTEM.stages}
     layout, stages, drawers = SYSTEM.layout(), {}, []
-    looks = {} if weights_file().exists() else {"perceptual": 0.0}
-    of_codec = cast(CodecPreset, settings["codec"].changed(looks))
+    of_codec = cast(CodecPreset, settings["codec"])
+    without = ["perceptual"] if of_codec.perceptual and not weights_file().exists() else []
+    if without:
+        of_codec = replace(of_codec, perceptual=0.0)
     with device:
         codec = Frozen(Codec(of_codec), of_codec, device, {}, Path())
     for done, name in enumerate(SYSTEM.stages):
@@ -58,7 +62,7 @@ def run(
             else:
                 stage = LatentStage(name, SYSTEM, cast(LatentPreset, settings[name]), layout, device, codec)
         clips = Clips(settings[name].batch_size, of_codec, codec, device)
-        stages[name] = {**_measure(stage, clips, rounds), **({"without": list(looks)} if name == "codec" else {})}
+        stages[name] = {**_measure(stage, clips, rounds), **({"without": without} if name == "codec" else {})}
         if name != "codec":
             drawers.append(stage)
         clean(device)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from featurestore.catalogue import ATTRIBUTES, CATALOGUE, Constituent
-from featurestore.conditioning import SYSTEMS
+from featurestore.conditioning import PORTRAITISTS, SYSTEMS
 from featurestore.schema import decode, value_fields
 from featurestore.store import Store
 from pipelines.extractors import AVAILABLE
@@ -54,7 +54,7 @@ def test_what_untrained_weights_made_is_said_everywhere(job, untrained_models):
     store, said = job
     coverage = json.loads(voxportrait(untrained_models, "store", "coverage", "--store", store.uri, "--json"))
     assert set(coverage["constituents"]["ecapa"]) == {"filled", "missing", "quarantined", "untrained"}
-    assert coverage["systems"] == dict.fromkeys(SYSTEMS, THREE)
+    assert coverage["systems"] == dict.fromkeys([*SYSTEMS, *PORTRAITISTS], THREE)
     untrained = {key for key, counts in coverage["constituents"].items() if counts["untrained"]}
     assert untrained == set(said["untrained"]) == set(CATALOGUE) - TRAINED_HERE
     assert all(counts["untrained"] in (0, THREE) for counts in coverage["constituents"].values())
