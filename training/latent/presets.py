@@ -136,9 +136,9 @@ _EAGER: dict[str, Any] = {
 """For training in seconds or minutes: v is learned soonest, as at the noisiest steps it is the picture itself, and a
 drawing that begins with pure noise has been trained on it."""
 _DIFFUSIONS = {
-    "micro": LatentPreset(_MICRO, batch_size=8,  steps=20,  condition_width=32, learning_rate=1e-3, ema_decay=0.9,
+    "micro": LatentPreset(_MICRO, batch_size=8,  steps=20,  condition_width=32, learning_rate=5e-3, ema_decay=0.9,
                           sampler_steps=10, **_EAGER),
-    "tiny":  LatentPreset(_TINY,  batch_size=16, steps=600, condition_width=64, learning_rate=1e-3, ema_decay=0.98,
+    "tiny":  LatentPreset(_TINY,  batch_size=16, steps=600, condition_width=64, learning_rate=2e-3, ema_decay=0.98,
                           sampler_steps=25, **_EAGER),
     "small": LatentPreset(_SMALL, batch_size=64, steps=4000, learning_rate=4e-4, ema_decay=0.995, sampler_steps=25,
                           bfloat16=True, **_EAGER),
