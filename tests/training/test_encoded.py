@@ -25,6 +25,7 @@ from featurestore.store import Store
 from featurestore.store_records import StoreRecords
 from tests.featurestore.conftest import clip
 from training.checkpoint import open_run
+from training.data import Opening, Source
 from training.latent import encoding
 from training.latent.codec import Frozen
 from training.latent.encoded import EncodedRecords, encoded
@@ -267,6 +268,10 @@ def test_an_export_says_the_same_as_its_store(store, runs, tmp_path):
     export(store, out, LAYOUT, PICTURES, splits=("train", "test"))
     there = of(StoreRecords(store, LAYOUT, PICTURES, held_out="test"), runs)
     here = of(ExportRecords(out, LAYOUT, PICTURES, held_out="test"), runs)
+    run, settings = runs / "fine-portraitist-upper", settings_of("upper", "micro", {"exclusion": "video"})
+    opening = Opening(Source(export=out), "fine-portraitist", "upper", LAYOUT, 4, 0, run, "cpu", settings)
+    opened: Any = opening().records
+    assert (opened.exclusion, opened.fields) == ("video", here.fields)
     one, other = read(there, there.rows), read(here, here.rows)
     assert all(np.array_equal(one[name], other[name]) for name in there.fields)
     assert here.store is None
