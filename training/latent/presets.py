@@ -124,11 +124,14 @@ _CODECS = {
                          rates=_SPEECH_FASTER, ema_decay=0.995, bfloat16=True, **_QUICK, **_WARM),
     "paper": CodecPreset(_kl((128, 256, 512, 512), 2), batch_size=64, steps=100000, side=256,
                          speech_widths=(64, 128, 256, 512), token_width=512, rates=_SPEECH_FASTER),
+    "paper-f4": CodecPreset(_kl((128, 256, 512), 2, latent=3), batch_size=64, steps=100000, side=256,
+                            speech_widths=(64, 128, 256, 512), token_width=512, rates=_SPEECH_FASTER),
 }
 _MICRO = _unet((16, 32),             (_NO, _YES),             1,  8, groups=4)
 _TINY  = _unet((32, 64, 96),         (_NO, _YES, _YES),       1, 16, groups=8)
 _SMALL = _unet((96, 192, 288, 384),  (_YES, _YES, _YES, _NO), 1, 32)
 _PAPER = _unet((224, 448, 672, 896), (_YES, _YES, _YES, _NO), 2, 32)
+_F4    = _unet((224, 448, 672, 896), (_NO, _YES, _YES, _YES), 2, 32)
 _EAGER: dict[str, Any] = {
     **_QUICK, "prediction": "v_prediction", "zero_terminal_snr": True, "matrix_gain": 30.0, "pooled": True,
     "time_power": 2.0,
@@ -142,7 +145,8 @@ _DIFFUSIONS = {
                           sampler_steps=25, **_EAGER),
     "small": LatentPreset(_SMALL, batch_size=64, steps=4000, learning_rate=4e-4, ema_decay=0.995, sampler_steps=25,
                           bfloat16=True, **_EAGER),
-    "paper": LatentPreset(_PAPER, batch_size=64, steps=100000, condition_width=512, bfloat16=True, compile=True),
+    "paper": LatentPreset(_PAPER, batch_size=64, steps=100000, condition_width=512, compile=True),
+    "paper-f4": LatentPreset(_F4, batch_size=64, steps=100000, condition_width=512, compile=True),
 }
 # fmt: on
 
@@ -153,4 +157,5 @@ PRESETS: Mapping[str, Mapping[str, Settings]] = {
     "upper": _DIFFUSIONS,
 }
 """Settings by stage and preset: `micro` for tests, `tiny` for a CPU in minutes, `small` for a GPU in minutes, `paper`
-with the paper's sizes, as far as it says them."""
+with the paper's sizes, as far as it says them, on latents of 32 x 32 x 4; `paper-f4` on 64 x 64 x 3. Both in float32 until
+bfloat16 was compared with it at their size (`--set bfloat16=true`)."""
