@@ -70,7 +70,7 @@ def train(
         ),
     ] = None,
     system: System = "full-input",
-    preset: Annotated[str, typer.Option(help="How large: micro, tiny, small, paper.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="How large: micro, tiny, small, paper; paper-f4.")] = "tiny",
     stage: Annotated[
         str, typer.Option(help="One of the system's stages: unet1, codec, ...; all: one after the other.")
     ] = "all",

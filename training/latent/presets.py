@@ -157,5 +157,5 @@ PRESETS: Mapping[str, Mapping[str, Settings]] = {
     "upper": _DIFFUSIONS,
 }
 """Settings by stage and preset: `micro` for tests, `tiny` for a CPU in minutes, `small` for a GPU in minutes, `paper`
-with the paper's sizes, as far as it says them, on latents of 32 x 32 x 4; `paper-f4` on 64 x 64 x 3. Both in float32 until
-bfloat16 was compared with it at their size (`--set bfloat16=true`)."""
+with the paper's sizes, as far as it says them, on latents of 32 x 32 x 4; `paper-f4` on 64 x 64 x 3. Both in float32
+until bfloat16 was compared with it at their size (`--set bfloat16=true`)."""
