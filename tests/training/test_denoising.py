@@ -16,7 +16,7 @@ from featurestore.conditioning import LAYOUTS, NO_MATRIX, system
 from featurestore.errors import UsageError
 from featurestore.records import Batch
 from training.latent.denoising import LatentStage, draw_latents
-from training.latent.presets import LatentPreset, _unet
+from training.latent.presets import QUERY, LatentPreset, _unet
 from training.latent.schedule import sampling_schedule, scheduler
 from training.ranks import Ranks
 from training.step import Learner
@@ -65,14 +65,19 @@ def fed(number: int = 0, size: int = 4, own: slice = slice(None), gone: bool = F
     names = ("face_latent", "bottom_latent", "prior_face", "prior_bottom", "drawn_bottom")
     positions = np.arange(number * size, (number + 1) * size)
     beside = {name: normal(size, *SHAPE, seed=100 * number + i).half() for i, name in enumerate(names)}
-    beside |= {"tokens": normal(size, *TOKENS, seed=number).half()}
+    beside |= {"tokens": normal(size, *TOKENS, seed=number).half(), "query": queries(size, seed=number).half()}
     beside |= {"has_prior": torch.from_numpy((positions % 3 > 0).astype(np.uint8))}
     rows = Batch(0, number, positions[own], positions[own].astype(np.uint64), [], {}, {})
     return feed.Inputs(rows, normal(size, 256, 768)[own], {}, {name: one[own] for name, one in beside.items()})
 
 
+def queries(size: int, seed: int = 0) -> Tensor:
+    return torch.nn.functional.normalize(normal(size, QUERY, seed=seed), dim=1)
+
+
 def given(size: int = 3, seed: int = 5) -> dict[str, Tensor]:
-    return {"bottom": normal(size, *SHAPE, seed=seed), "prior": normal(size, *SHAPE, seed=seed + 1)}
+    told = {"bottom": normal(size, *SHAPE, seed=seed), "prior": normal(size, *SHAPE, seed=seed + 1)}
+    return {"query": queries(size, seed), **told}
 
 
 # -- what the U-Net is given ---------------------------------------------------------------------------------------
@@ -124,6 +129,22 @@ def test_speech_reaches_the_picture_unless_it_is_dropped(stage):
     one, other = normal(1, *TOKENS, seed=1), normal(1, *TOKENS, seed=2)
     assert not torch.allclose(predicted(stage, one), predicted(stage, other))
     assert torch.equal(predicted(stage, one, dropped=True), predicted(stage, other, dropped=True))
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_the_query_reaches_the_picture_beside_the_tokens_unless_it_is_dropped(pooled):
+    made, tokens = stage_of(pooled=pooled), normal(1, *TOKENS)
+    one, other, nothing = queries(1, 1), queries(1, 2), torch.zeros(1, QUERY)
+    assert not torch.allclose(predicted(made, tokens, query=one), predicted(made, tokens, query=other))
+    dropped = predicted(made, tokens, True, query=one)
+    assert torch.equal(dropped, predicted(made, tokens, True, query=other))
+    assert torch.equal(dropped, predicted(made, 0 * tokens, query=nothing))
+
+
+def test_with_a_matrix_there_is_no_query():
+    made = stage_of(layout=LAYOUTS["slf"])
+    assert "query" not in made.inputs(fed()).given
+    assert draw(made, [1, 2, 3], 1.0, normal(3, 256, 768), {"bottom": given()["bottom"]}).shape == (3, *SHAPE)
 
 
 def test_where_there_is_no_prior_the_learned_null_prior_stands_for_it():
@@ -265,15 +286,17 @@ def test_a_drawing_begins_at_the_last_step_whatever_their_number():
 
 
 def test_without_a_prior_it_is_drawn_as_with_none(stage):
-    bottom, nobody = given()["bottom"], torch.zeros(3, dtype=torch.bool)
-    without = draw(stage, [1, 2, 3], told={"bottom": bottom})
+    nobody = torch.zeros(3, dtype=torch.bool)
+    without = draw(stage, [1, 2, 3], told={name: one for name, one in given().items() if name != "prior"})
     assert torch.equal(draw(stage, [1, 2, 3], told={**given(), "has_prior": nobody}), without)
     assert not torch.equal(draw(stage, [1, 2, 3]), without)
     some = draw(stage, [1, 2, 3], told={**given(), "has_prior": torch.tensor([True, False, True])})
     assert torch.equal(some[1], without[1])
     assert not torch.equal(some[0], without[0])
     with pytest.raises(UsageError, match="the stage upper draws from a bottom face, and none is given"):
-        draw(stage, [1, 2, 3], told={})
+        draw(stage, [1, 2, 3], told={"query": given()["query"]})
+    with pytest.raises(UsageError, match="the stage upper hears the query beside the tokens, and none is given"):
+        draw(stage, [1, 2, 3], told={"bottom": given()["bottom"]})
 
 
 # -- learning ------------------------------------------------------------------------------------------------------

@@ -111,8 +111,9 @@ def test_records_hold_what_the_codec_says_divided_by_its_size(records, runs):
         np.testing.assert_allclose(
             got[f"{name}_latent"], made.codec.frozen.encode(signed) / made.codec.scale, atol=2e-3
         )
-    tokens, _ = made.codec.hear({"speech": torch.from_numpy(records.arrays["speech"][[9, 2]])})
+    tokens, query = made.codec.hear({"speech": torch.from_numpy(records.arrays["speech"][[9, 2]])})
     np.testing.assert_allclose(got["tokens"], tokens, atol=2e-3)
+    np.testing.assert_allclose(got["query"], query, atol=2e-3)
     assert got["age"].tolist() == [9, 2]
     assert "speech" not in got
     assert "face" not in got

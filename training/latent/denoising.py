@@ -24,7 +24,7 @@ from featurestore.errors import UsageError, VoxportraitError
 from featurestore.records import Batch
 from training.checkpoint import Checkpoint
 from training.fast_unet import compiled_run, run, use_tensor_cores
-from training.latent.presets import LatentPreset
+from training.latent.presets import QUERY, LatentPreset
 from training.latent.schedule import min_snr_weights, plan, sampling_schedule, scheduler
 from training.stage import Stage
 
@@ -94,22 +94,31 @@ class Condition(nn.Module):
     A row is a linear map of its numbers and its own place. Rows of zeros, and all rows where the condition is dropped,
     are learned null rows, as in imagen-pytorch: a matrix of zeros is the null condition. In one: the mean of the rows
     that are not null, by learned weights; where all are, a learned null.
+    With a `query`, Z_s (B, QUERY) of length 1, it is one row more, by a linear map of its own, and all in one.
     """
 
-    def __init__(self, rows: int, width: int, wide: int, gain: float, pooled: bool):
+    def __init__(self, rows: int, width: int, wide: int, gain: float, pooled: bool, query: bool):
         super().__init__()
         self.gain, self.project = gain, nn.Linear(width, wide)
-        self.place = nn.Parameter(torch.randn(rows, wide))
-        self.null = nn.Parameter(torch.randn(rows, wide))
-        self.weigh = nn.Linear(wide, 1) if pooled else None
-        if pooled:
+        self.query = nn.Linear(QUERY, wide) if query else None
+        self.place = nn.Parameter(torch.randn(rows + query, wide))
+        self.null = nn.Parameter(torch.randn(rows + query, wide))
+        self.pooled = pooled
+        if pooled and not query:
+            self.weigh = nn.Linear(wide, 1)
             self.null_pooled = nn.Parameter(torch.randn(wide))
 
-    def forward(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, rows: Tensor, drop: Tensor, query: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         known = (rows != 0).any(-1, keepdim=True) & ~drop[:, None, None]
-        told = torch.where(known, self.project(rows * self.gain) + self.place, self.null)
-        if self.weigh is None:
+        told = self.project(rows * self.gain)
+        if self.query is not None and query is not None:
+            told = torch.cat([told, self.query(query * QUERY**0.5)[:, None]], 1)
+            known = torch.cat([known, ((query != 0).any(-1) & ~drop)[:, None, None]], 1)
+        told = torch.where(known, told + self.place, self.null)
+        if not self.pooled:
             return told, None
+        if self.query is not None:
+            return told, told[:, -1]
         weights = self.weigh(told).float().masked_fill(~known, -1e4).softmax(1)
         return told, torch.where(known.any(1), (weights * told).sum(1), self.null_pooled)
 
@@ -118,7 +127,8 @@ class Denoiser(nn.Module):
     """The U-Net with what it is told. beside: `bottom` and `prior`, in their order behind the noisy latent.
 
     given: "bottom" and "prior", latents (B, c, h, w), as far as they are in `beside`; "has_prior": (B,) bool, where the
-    prior is none the learned null prior stands for it. unet: arguments of diffusers.UNet2DConditionModel.
+    prior is none the learned null prior stands for it; "query": see `Condition`. unet: arguments of
+    diffusers.UNet2DConditionModel.
     """
 
     def __init__(
@@ -130,13 +140,14 @@ class Denoiser(nn.Module):
         condition_width: int,
         condition_gain: float,
         pooled: bool,
+        query: bool,
     ):
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         super().__init__()
         channels, *sides = latent_shape
         self.beside = tuple(beside)
-        self.condition = Condition(*condition_shape, condition_width, condition_gain, pooled)
+        self.condition = Condition(*condition_shape, condition_width, condition_gain, pooled, query)
         if "prior" in self.beside:
             self.null_prior = nn.Parameter(torch.zeros(latent_shape))
         self.unet = UNet2DConditionModel(
@@ -159,7 +170,7 @@ class Denoiser(nn.Module):
             if name == "prior":
                 latent = torch.where(given["has_prior"][:, None, None, None], latent, self.null_prior)
             shown.append(latent)
-        rows, pooled = self.condition(condition, drop)
+        rows, pooled = self.condition(condition, drop, given.get("query"))
         return self.unet(torch.cat(shown, 1), times, rows, class_labels=pooled, return_dict=False)[0]
 
 
@@ -195,6 +206,7 @@ class LatentStage(Stage):
             preset.condition_width,
             preset.matrix_gain if self.from_matrix else 1.0,
             preset.pooled,
+            not self.from_matrix,
         )
         self.network: nn.Module = network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
         use_tensor_cores(device)
@@ -209,6 +221,8 @@ class LatentStage(Stage):
                 given["drawn"] = beside["drawn_bottom"].float()
         if self.prior:
             given |= {"prior": beside[self.prior].float(), "has_prior": beside["has_prior"] > 0}
+        if not self.from_matrix:
+            given["query"] = beside["query"].float()
         condition = fed.matrix if self.from_matrix else beside["tokens"].float()
         return Inputs(condition, beside[self.field].float(), given)
 
@@ -305,11 +319,12 @@ def draw_latents(
 ) -> Tensor:
     """Latents (N, c, h, w) that a stage draws, one per seed, guided by null + (condition - null) x cond_scale.
 
-    condition: (N, R, W) speech tokens or matrices. given: "bottom" and "prior" (N, c, h, w), as the stage has them, and
-    "has_prior" (N,) bool; without a prior, the null prior. seeds: N numbers >= 0. sampler, steps: see `plan`.
+    condition: (N, R, W) speech tokens or matrices. given: beside tokens "query" (N, QUERY); "bottom" and "prior"
+    (N, c, h, w), as the stage has them, and "has_prior" (N,) bool; without a prior, the null prior.
+    seeds: N numbers >= 0. sampler, steps: see `plan`.
     batch_size: how many at once; the U-Net works in a fixed shape, that number or the next power of two, padded, so
     that a latent is decided by its own seed and inputs and not by its batch.
-    Raises UsageError for a bottom that is missing, VoxportraitError where the device has no room for a batch.
+    Raises UsageError for a query or a bottom that is missing, VoxportraitError where the device has no room.
     """
     told = _told(stage, given, len(seeds))
     drawn = []
@@ -336,6 +351,10 @@ def draw_latents(
 def _told(stage: LatentStage, given: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
     """What a stage is given, with a place for a prior where there is none."""
     told = {}
+    if not stage.from_matrix:
+        if "query" not in given:
+            raise UsageError(f"the stage {stage.name} hears the query beside the tokens, and none is given")
+        told["query"] = given["query"]
     if "bottom" in stage.beside:
         if "bottom" not in given:
             raise UsageError(f"the stage {stage.name} draws from a bottom face, and none is given")

@@ -22,7 +22,7 @@ from training.device import device_named
 from training.latent.codec import Frozen
 from training.latent.denoising import leans
 from training.latent.encoding import ScaledCodec, Told, drawings, encodings
-from training.latent.presets import LatentPreset
+from training.latent.presets import QUERY, LatentPreset
 
 LATENTS = ("face_latent", "bottom_latent")
 PRIORS = {"prior_face": "face_latent", "prior_bottom": "bottom_latent"}
@@ -32,10 +32,10 @@ PRIORS = {"prior_face": "face_latent", "prior_bottom": "bottom_latent"}
 class EncodedRecords:
     """Records of what the codec says of others: see `records.Records`.
 
-    fields: face_latent, bottom_latent (c, h, w), tokens (T, W); with a prior prior_face, prior_bottom (c, h, w) and
-    has_prior; with drawings drawn_bottom (c, h, w); what a matrix is made of passes through. codec: that says it.
-    file: see `encoding`; places of clips that are not in it are empty. exclusion: whose clips a prior is not of, None
-    for no prior. store: that the records are of, if they are.
+    fields: face_latent, bottom_latent (c, h, w), tokens (T, W), query (QUERY,); with a prior prior_face, prior_bottom
+    (c, h, w) and has_prior; with drawings drawn_bottom (c, h, w); what a matrix is made of passes through. codec: that
+    says it. file: see `encoding`; places of clips that are not in it are empty. exclusion: whose clips a prior is not
+    of, None for no prior. store: that the records are of, if they are.
     """
 
     def __init__(self, records: Records, codec: ScaledCodec, file: TensorFile, exclusion: str | None = None):
@@ -51,6 +51,7 @@ class EncodedRecords:
             **{name: records.fields[name] for name in through},
             **dict.fromkeys(LATENTS, self._latent),
             "tokens": Field(codec.token_shape, "float16"),
+            "query": Field((QUERY,), "float16"),
         }
         if exclusion:
             self.fields = {**self.fields, **dict.fromkeys(PRIORS, self._latent), "has_prior": Field((), "uint8")}

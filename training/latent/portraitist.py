@@ -156,10 +156,10 @@ class LatentPortraitist:
         """See `AnyPortraitist.paint`. `bottom`: the bottom face that the portrait was completed from; `prior`: the face
         that was leaned on, as the codec gives it back."""
         given = self._tensors(inputs)
-        condition = self._condition(given, len(seeds), batch_size)
+        condition, heard = self._condition(given, len(seeds), batch_size)
         latents: dict[str, Tensor] = {}
         for name, stage in self.stages.items():
-            told = {"bottom": latents["bottom"]} if "bottom" in latents else {}
+            told = {**heard, **latents}
             if stage.prior in given:
                 told["prior"] = given[stage.prior]
             latents[name] = draw_latents(
@@ -175,18 +175,19 @@ class LatentPortraitist:
         shown = {key: values for key, values in inputs.items() if key not in self.layout.withheld}
         return {key: torch.from_numpy(np.ascontiguousarray(values)).to(self.device) for key, values in shown.items()}
 
-    def _condition(self, given: Mapping[str, Tensor], size: int, batch_size: int) -> Tensor:
-        """(B, 256, 768) matrices where the layout has blocks, else (B, T, W) speech tokens, as the stages learned from
-        them."""
+    def _condition(self, given: Mapping[str, Tensor], size: int, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, 256, 768) matrices where the layout has blocks, else (B, T, W) speech tokens and beside them the query
+        (B, QUERY), as the stages learned from them."""
         if self.layout.blocks:
             blocks = {block.constituent for block in self.layout.blocks}
-            return self._assembler({key: given[key] for key in blocks & given.keys()}, size=size)
+            return self._assembler({key: given[key] for key in blocks & given.keys()}, size=size), {}
         heard = {key: given[key] for key in ("speech", *self.codec.frozen.preset.fused)}
         parts = [
-            self.codec.hear({key: values[some] for key, values in heard.items()})[0][:count]
+            [said[:count] for said in self.codec.hear({key: values[some] for key, values in heard.items()})]
             for some, count in _padded(size, batch_size)
         ]
-        return torch.cat(parts).half().float()
+        tokens, query = (torch.cat(said).half().float() for said in zip(*parts, strict=True))
+        return tokens, {"query": query}
 
     def _pictures(self, latents: Tensor, batch_size: int) -> np.ndarray:
         """(B, c, h, w) -> (B, side, side, 3) uint8."""
