@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -20,8 +22,14 @@ COMMANDS = re.findall(r"^    voxportrait (.+)$", PAGE, re.MULTILINE)
 OTHER = want("ecapa", 1)
 
 
+JPEG = cv2.imencode(".jpg", np.full((256, 256, 3), 128, np.uint8))[1].tobytes()
+LANDMARKS = np.load(Path(__file__).parent / "featurestore" / "data" / "face_landmarks.npy")
+FACE = ("face", "face_parts", "face_embedding_dlib")
+
+
 def face(one: Clip, keys: frozenset[str]) -> dict[str, Any]:
-    return {"face_embedding_dlib": value("ecapa", one.clip_id)["ecapa"][:128]}
+    embedding = value("ecapa", one.clip_id)["ecapa"][:128]
+    return {"face": JPEG, "face_parts": LANDMARKS, "face_embedding_dlib": embedding}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,7 @@ def store(tmp_path_factory) -> Store:
     made.register(replace(clip(n), consent="yes") for n in range(40))
     fill(made, [want("ecapa")])
     fill(made, [OTHER])
-    inprocess.fill(made, [want("face_embedding_dlib")], face)
+    inprocess.fill(made, [want(key) for key in FACE], face)
     return made
 
 
