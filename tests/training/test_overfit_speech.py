@@ -21,7 +21,7 @@ KNOWN, UNHEARD = range(4), range(4, 8)
 THEMSELVES = np.arange(PEOPLE)
 OTHERS = (THEMSELVES + 3) % PEOPLE
 SEEDS = list(range(PEOPLE))
-STEPS = {"codec": 120, "face": 150, "bottom": 150, "upper": 150}
+STEPS = {"codec": 200, "face": 150, "bottom": 150, "upper": 150}
 
 
 @pytest.mark.slow
