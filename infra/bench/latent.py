@@ -24,7 +24,7 @@ from infra.bench.steps import PRECISIONS, Steps, clean, peak_of, wait
 from training.latent.codec import Codec, Frozen
 from training.latent.denoising import LatentStage, draw_latents
 from training.latent.perceptual import weights_file
-from training.latent.presets import CodecPreset, LatentPreset
+from training.latent.presets import QUERY, CodecPreset, LatentPreset
 from training.latent.pretraining import CodecStage
 from training.stages import settings_of
 
@@ -80,6 +80,7 @@ class Clips:
         self.beside: dict[str, Tensor] = {
             "speech": torch.randint(-9000, 9000, (size, *CATALOGUE["speech"].shape), dtype=torch.int16, device=device),
             "tokens": torch.randn(size, *codec.token_shape, device=device),
+            "query": torch.nn.functional.normalize(torch.randn(size, QUERY, device=device), dim=1),
             "has_prior": torch.ones(size, dtype=torch.uint8, device=device),
             **latents,
             **fused,
@@ -140,7 +141,7 @@ def _drawn(stages: list[LatentStage], codec: Frozen, steps: int) -> float:
     def draw(steps: int) -> None:
         bottom = None
         for stage in stages:
-            told = {**given, "prior": clips.beside[stage.prior or "prior_face"]}
+            told = {**given, "query": clips.beside["query"], "prior": clips.beside[stage.prior or "prior_face"]}
             told |= {} if bottom is None else {"bottom": bottom}
             bottom = draw_latents(stage, clips.beside["tokens"], told, range(size), 1.0, None, steps, size)
         assert bottom is not None
