@@ -142,15 +142,17 @@ def recalls(row: Mapping[str, Any], gallery: str, recogniser: str) -> dict[str, 
 def best_rows(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """System -> its row of the scale with the highest R@1 (see `leading`), in the papers' order.
 
-    Where several scales are equal in it: the highest at the next k, and the smallest scale of those equal in all. Of
-    several exclusions it is the strictest: the fewest of the speaker's own faces could be retrieved.
+    Where several scales are equal in it: the highest at the next k, and the smallest scale of those equal in all. Scale
+    0, which hears nothing, is the best only where there is no other. Of several exclusions it is the strictest: the
+    fewest of the speaker's own faces could be retrieved.
     """
     gallery, recogniser = leading(evaluation)
 
     def merit(row: Mapping[str, Any]) -> tuple[Any, ...]:
         found = recalls(row, gallery, recogniser)
         strict = -EXCLUSIONS.index(row.get("exclusion"))
-        return strict, tuple(-found[k]["value"] for k in sorted(found, key=int)), row["cond_scale"]
+        unheard = row["cond_scale"] == 0
+        return strict, unheard, tuple(-found[k]["value"] for k in sorted(found, key=int)), row["cond_scale"]
 
     rows = sorted(evaluation.get("systems", ()), key=lambda row: ORDER.index(row["name"]))
     return {name: min((row for row in rows if row["name"] == name), key=merit) for name in _names(rows)}

@@ -64,6 +64,8 @@ def test_the_best_scale_is_of_the_highest_first_recall_then_of_the_next():
     assert best_rows(found)["full-input"]["cond_scale"] == 3.0
     first["recall"] = second["recall"]
     assert best_rows(found)["full-input"]["cond_scale"] == 1.0
+    first["cond_scale"] = 0
+    assert best_rows(found)["full-input"]["cond_scale"] == 3.0
 
 
 def test_a_recogniser_without_training_leads_only_where_there_is_no_other():
