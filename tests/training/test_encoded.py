@@ -294,23 +294,25 @@ def test_drawings_of_the_bottom_stage_are_kept_beside_it(records, runs):
     assert "drawn_bottom" not in of(records, runs).fields
 
 
-@pytest.mark.parametrize("stage", ["bottom", "upper"])
-def test_training_that_was_stopped_goes_on_to_the_bit(records, runs, stage):
+@pytest.mark.parametrize(
+    ("name", "stage"), [("one-stage", "face"), ("fine-portraitist", "bottom"), ("fine-portraitist", "upper")]
+)
+def test_training_that_was_stopped_goes_on_to_the_bit(records, runs, name, stage):
     """On the codec's own words: whole, and in two calls that open them anew."""
 
     def learn(run: Path, **more) -> dict[str, np.ndarray]:
-        loader = Loader(of(records, runs, stage), 4)
+        loader = Loader(of(records, runs, stage, name), 4)
         options: Any = {"steps": 4, "device": "cpu", "checkpoint_every": 2, "sample_every": 4, **more}
-        train(run, loader, "fine-portraitist", stage, "micro", **options)
+        train(run, loader, name, stage, "micro", **options)
         folder = open_run(run).folder
-        return {f"{part}/{name}": values for part in ("model", "average", "optimizer")
-                for name, values in load_file(folder / f"{part}.safetensors").items()}  # fmt: skip
+        return {f"{part}/{key}": values for part in ("model", "average", "optimizer")
+                for key, values in load_file(folder / f"{part}.safetensors").items()}  # fmt: skip
 
     whole = learn(runs / "whole")
     learn(runs / "parts", should_stop=iter([False, True]).__next__)
     assert open_run(runs / "parts").about["step"] == 2
     parts = learn(runs / "parts")
     assert whole.keys() == parts.keys()
-    assert all(np.array_equal(values, parts[name]) for name, values in whole.items())
+    assert all(np.array_equal(values, parts[key]) for key, values in whole.items())
     one, other = (np.array(Image.open(runs / run / "samples" / "step-00000004.png")) for run in ("whole", "parts"))
     assert np.array_equal(one, other)
